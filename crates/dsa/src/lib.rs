@@ -1,0 +1,1 @@
+//! An Intel-DSA-compatible accelerator

@@ -1,0 +1,1 @@
+//! The PASID authority of a host

@@ -1,0 +1,1 @@
+//! A tenant's memory as the server sees it

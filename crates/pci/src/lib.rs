@@ -1,0 +1,1 @@
+//! PCI configuration space and the trait of a served function

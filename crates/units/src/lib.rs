@@ -1,0 +1,1 @@
+//! The names of things: PASIDs, addresses, functions, tenants, accesses

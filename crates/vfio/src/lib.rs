@@ -1,0 +1,1 @@
+//! What a VMM may ask of the host

@@ -1,0 +1,1 @@
+//! The VT-d unit that a guest sees

@@ -1,0 +1,1 @@
+//! Real guests under QEMU: set-up and scenarios
