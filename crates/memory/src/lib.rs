@@ -1,1 +1,5 @@
 //! A tenant's memory as the server sees it
+
+mod device_window;
+
+pub use device_window::DeviceWindow;
