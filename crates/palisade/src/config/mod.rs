@@ -1,0 +1,144 @@
+//! The configuration of a host: parents, tenants, functions.
+//!
+//! Read from TOML. What is unknown or wrong is refused with the file, the line and what is allowed.
+
+mod error;
+mod raw;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::path::{Path, PathBuf};
+
+use palisade_units::Bdf;
+use uuid::Uuid;
+
+pub use error::ConfigError;
+
+/// A host that is consistent in itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostConfig {
+    /// Where the operator's socket stands; none without a path.
+    pub control: Option<PathBuf>,
+    /// The accelerators.
+    pub parents: Vec<ParentConfig>,
+    /// The tenants.
+    pub tenants: Vec<TenantConfig>,
+}
+
+/// How the work of a parent is given to tenants (house: the two scenarios).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParentSharing {
+    /// Slices of several tenants, mediated.
+    Mediated,
+    /// The whole function for one tenant.
+    Exclusive,
+}
+
+/// One software accelerator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParentConfig {
+    /// Its name in the configuration and in messages.
+    pub name: String,
+    /// Its function on the host's bus.
+    pub bdf: Bdf,
+    /// Whether tenants share it.
+    pub sharing: ParentSharing,
+    /// Work queues, 1 to 8.
+    pub queues: u8,
+    /// Engines, 1 to 4; each is one thread of the host.
+    pub engines: u8,
+}
+
+/// One tenant: one VMM process at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantConfig {
+    /// Its name.
+    pub name: String,
+    /// How many PASIDs it may hold.
+    pub quota: u32,
+    /// The IOMMU unit that its guest sees.
+    pub unit: UnitConfig,
+    /// The functions that its guest sees.
+    pub functions: Vec<FunctionConfig>,
+}
+
+/// Which layout of the virtual command registers the unit has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VirtualCommands {
+    /// Not there: the guest's PASIDs are its own numbers.
+    Off,
+    /// As in the specification from 3.3 on.
+    Current,
+    /// As Linux 5.8 to 5.14 expects it.
+    Older,
+}
+
+/// The unit of one tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitConfig {
+    /// The vfio-user socket.
+    pub socket: PathBuf,
+    /// Where the guest finds it.
+    pub guest_bdf: Bdf,
+    /// The virtual command registers.
+    pub virtual_commands: VirtualCommands,
+}
+
+/// What a function is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FunctionKind {
+    /// One queue of the parent, for this tenant alone; `None` takes the lowest free one.
+    DedicatedQueue(Option<u8>),
+    /// A share of a queue that several tenants submit to.
+    SharedQueue(u8),
+    /// The parent itself.
+    Exclusive,
+}
+
+/// One function of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionConfig {
+    /// The parent's name.
+    pub parent: String,
+    /// What it is made of.
+    pub kind: FunctionKind,
+    /// The name of the mediated device.
+    pub uuid: Uuid,
+    /// The vfio-user socket.
+    pub socket: PathBuf,
+    /// Where the guest finds it.
+    pub guest_bdf: Bdf,
+}
+
+impl HostConfig {
+    /// Reads and checks a file. Relative socket paths are taken from the file's folder.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with the line wherever there is one.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file).map_err(|source| ConfigError::Read {
+            file: file.to_owned(),
+            source,
+        })?;
+        Self::parse(file, &text)
+    }
+
+    /// Checks the text of a file; `file` is used in messages and for relative paths.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with the line wherever there is one.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let raw: raw::Host = toml::from_str(text).map_err(|e| {
+            let at = e.span().map_or(0, |span| span.start);
+            ConfigError::at(file, text, at, e.message())
+        })?;
+        validate::host(file, text, raw)
+    }
+
+    /// The tenant with this name.
+    #[must_use]
+    pub fn tenant(&self, name: &str) -> Option<&TenantConfig> {
+        self.tenants.iter().find(|t| t.name == name)
+    }
+}

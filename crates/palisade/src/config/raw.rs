@@ -1,0 +1,54 @@
+//! The file as it is written, before anything is checked.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Host {
+    pub(super) control: Option<String>,
+    #[serde(default, rename = "parent")]
+    pub(super) parents: Vec<Spanned<Parent>>,
+    #[serde(default, rename = "tenant")]
+    pub(super) tenants: Vec<Spanned<Tenant>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Parent {
+    pub(super) name: Spanned<String>,
+    pub(super) bdf: Spanned<String>,
+    pub(super) sharing: Option<Spanned<String>>,
+    pub(super) queues: Option<Spanned<i64>>,
+    pub(super) engines: Option<Spanned<i64>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tenant {
+    pub(super) name: Spanned<String>,
+    pub(super) quota: Option<Spanned<i64>>,
+    pub(super) unit: Spanned<Unit>,
+    #[serde(default, rename = "function")]
+    pub(super) functions: Vec<Spanned<Function>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Unit {
+    pub(super) socket: Spanned<String>,
+    pub(super) guest_bdf: Option<Spanned<String>>,
+    pub(super) virtual_commands: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Function {
+    pub(super) parent: Spanned<String>,
+    #[serde(rename = "type")]
+    pub(super) kind: Spanned<String>,
+    pub(super) queue: Option<Spanned<i64>>,
+    pub(super) uuid: Option<Spanned<String>>,
+    pub(super) socket: Spanned<String>,
+    pub(super) guest_bdf: Option<Spanned<String>>,
+}

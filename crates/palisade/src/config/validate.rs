@@ -1,0 +1,435 @@
+//! From the file as written to a host that is consistent in itself.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use palisade_units::{Bdf, PASID_COUNT};
+use toml::Spanned;
+use uuid::Uuid;
+
+use super::{
+    ConfigError, FunctionConfig, FunctionKind, HostConfig, ParentConfig, ParentSharing,
+    TenantConfig, UnitConfig, VirtualCommands, raw,
+};
+
+/// The quota of a tenant that names none (R29).
+const DEFAULT_QUOTA: u32 = 1000;
+/// Where a guest finds its unit unless told otherwise.
+const DEFAULT_UNIT_BDF: Bdf = Bdf::new(0, 0x10, 0);
+/// The device number of the first function that has no place of its own.
+const FIRST_FUNCTION_DEVICE: u8 = 0x11;
+/// A path of a Unix socket has to fit into `sockaddr_un`.
+const SOCKET_PATH_MAX_BYTES: usize = 107;
+
+struct Checker<'a> {
+    file: &'a Path,
+    text: &'a str,
+    sockets: BTreeSet<PathBuf>,
+    uuids: BTreeSet<Uuid>,
+    queues: BTreeMap<(String, u8), FunctionKind>,
+    exclusive: BTreeMap<String, String>,
+}
+
+type Checked<T> = Result<T, ConfigError>;
+
+pub(super) fn host(file: &Path, text: &str, raw: raw::Host) -> Checked<HostConfig> {
+    let mut checker = Checker {
+        file,
+        text,
+        sockets: BTreeSet::new(),
+        uuids: BTreeSet::new(),
+        queues: BTreeMap::new(),
+        exclusive: BTreeMap::new(),
+    };
+    let control = raw.control.map(|path| checker.path(&path));
+    let mut parents: Vec<ParentConfig> = Vec::new();
+    for parent in raw.parents {
+        let parent = checker.parent(&parents, parent)?;
+        parents.push(parent);
+    }
+    let mut tenants: Vec<TenantConfig> = Vec::new();
+    for tenant in raw.tenants {
+        let tenant = checker.tenant(&parents, &tenants, tenant)?;
+        tenants.push(tenant);
+    }
+    if parents.is_empty() {
+        return Err(ConfigError::at(
+            file,
+            text,
+            0,
+            "no [[parent]]: a host needs at least one",
+        ));
+    }
+    if tenants.is_empty() {
+        return Err(ConfigError::at(
+            file,
+            text,
+            0,
+            "no [[tenant]]: a host needs at least one",
+        ));
+    }
+    Ok(HostConfig {
+        control,
+        parents,
+        tenants,
+    })
+}
+
+impl Checker<'_> {
+    fn wrong<T>(&self, at: &Spanned<T>, what: impl Into<String>) -> ConfigError {
+        ConfigError::at(self.file, self.text, at.span().start, what)
+    }
+
+    fn path(&self, text: &str) -> PathBuf {
+        self.file.parent().unwrap_or(Path::new("")).join(text)
+    }
+
+    fn name(&self, name: &Spanned<String>) -> Checked<String> {
+        let text = name.get_ref();
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        if text.is_empty() || text.len() > 64 || !text.bytes().all(plain) {
+            return Err(self.wrong(
+                name,
+                format!("name {text:?}: 1 to 64 letters, digits, '-' and '_' are allowed"),
+            ));
+        }
+        Ok(text.clone())
+    }
+
+    fn number(&self, what: &str, value: &Spanned<i64>, min: u32, max: u32) -> Checked<u32> {
+        u32::try_from(*value.get_ref())
+            .ok()
+            .filter(|v| (min..=max).contains(v))
+            .ok_or_else(|| {
+                self.wrong(
+                    value,
+                    format!("{what} = {}: {min} to {max} is allowed", value.get_ref()),
+                )
+            })
+    }
+
+    fn small(&self, what: &str, value: &Spanned<i64>, min: u8, max: u8) -> Checked<u8> {
+        let number = self.number(what, value, min.into(), max.into())?;
+        u8::try_from(number).map_err(|e| self.wrong(value, e.to_string()))
+    }
+
+    fn bdf(&self, value: &Spanned<String>) -> Checked<Bdf> {
+        value
+            .get_ref()
+            .parse()
+            .map_err(|e| self.wrong(value, format!("{:?}: {e}", value.get_ref())))
+    }
+
+    fn socket(&mut self, value: &Spanned<String>) -> Checked<PathBuf> {
+        let path = self.path(value.get_ref());
+        if path.as_os_str().len() > SOCKET_PATH_MAX_BYTES {
+            return Err(self.wrong(
+                value,
+                format!(
+                    "socket {:?}: a path of at most {SOCKET_PATH_MAX_BYTES} bytes is allowed",
+                    path
+                ),
+            ));
+        }
+        if !self.sockets.insert(path.clone()) {
+            return Err(self.wrong(
+                value,
+                format!(
+                    "socket {path:?} is already taken: each unit and function needs one of its own"
+                ),
+            ));
+        }
+        Ok(path)
+    }
+
+    fn parent(&self, before: &[ParentConfig], raw: Spanned<raw::Parent>) -> Checked<ParentConfig> {
+        let raw = raw.into_inner();
+        let name = self.name(&raw.name)?;
+        if before.iter().any(|p| p.name == name) {
+            return Err(self.wrong(
+                &raw.name,
+                format!("a parent named {name:?} is already there"),
+            ));
+        }
+        let bdf = self.bdf(&raw.bdf)?;
+        if let Some(other) = before.iter().find(|p| p.bdf == bdf) {
+            return Err(self.wrong(
+                &raw.bdf,
+                format!("{bdf} is already parent {:?}", other.name),
+            ));
+        }
+        let sharing = match &raw.sharing {
+            None => ParentSharing::Mediated,
+            Some(text) => match text.get_ref().as_str() {
+                "mediated" => ParentSharing::Mediated,
+                "exclusive" => ParentSharing::Exclusive,
+                other => {
+                    return Err(self.wrong(
+                        text,
+                        format!("sharing = {other:?}: \"mediated\" or \"exclusive\" is allowed"),
+                    ));
+                }
+            },
+        };
+        let queues = raw
+            .queues
+            .map_or(Ok(8), |v| self.small("queues", &v, 1, 8))?;
+        let engines = raw
+            .engines
+            .map_or(Ok(1), |v| self.small("engines", &v, 1, 4))?;
+        Ok(ParentConfig {
+            name,
+            bdf,
+            sharing,
+            queues,
+            engines,
+        })
+    }
+
+    fn tenant(
+        &mut self,
+        parents: &[ParentConfig],
+        before: &[TenantConfig],
+        raw: Spanned<raw::Tenant>,
+    ) -> Checked<TenantConfig> {
+        let raw = raw.into_inner();
+        let name = self.name(&raw.name)?;
+        if before.iter().any(|t| t.name == name) {
+            return Err(self.wrong(
+                &raw.name,
+                format!("a tenant named {name:?} is already there"),
+            ));
+        }
+        let quota = match &raw.quota {
+            None => DEFAULT_QUOTA,
+            Some(value) => self.number("quota", value, 1, PASID_COUNT - 1)?,
+        };
+        let reserved: u32 = before.iter().map(|t| t.quota).sum();
+        if reserved + quota > PASID_COUNT - 1 {
+            let left = PASID_COUNT - 1 - reserved;
+            let what = format!("quota {quota} of tenant {name:?}: only {left} PASIDs are left");
+            return Err(match &raw.quota {
+                Some(value) => self.wrong(value, what),
+                None => self.wrong(&raw.name, what),
+            });
+        }
+        let unit = self.unit(&raw.unit)?;
+        let mut functions: Vec<FunctionConfig> = Vec::new();
+        for function in raw.functions {
+            let function = self.function(&name, parents, &unit, &functions, function)?;
+            functions.push(function);
+        }
+        if functions.is_empty() {
+            return Err(self.wrong(
+                &raw.name,
+                format!("tenant {name:?} has no [[tenant.function]]: it needs at least one"),
+            ));
+        }
+        Ok(TenantConfig {
+            name,
+            quota,
+            unit,
+            functions,
+        })
+    }
+
+    fn unit(&mut self, raw: &Spanned<raw::Unit>) -> Checked<UnitConfig> {
+        let raw = raw.get_ref();
+        let socket = self.socket(&raw.socket)?;
+        let guest_bdf = raw
+            .guest_bdf
+            .as_ref()
+            .map_or(Ok(DEFAULT_UNIT_BDF), |v| self.guest_bdf(v))?;
+        let virtual_commands = match &raw.virtual_commands {
+            None => VirtualCommands::Current,
+            Some(text) => match text.get_ref().as_str() {
+                "off" => VirtualCommands::Off,
+                "current" => VirtualCommands::Current,
+                "older" => VirtualCommands::Older,
+                other => {
+                    return Err(self.wrong(
+                        text,
+                        format!(
+                            "virtual_commands = {other:?}: \"off\", \"current\" (specification 3.3 and later) or \
+                             \"older\" (Linux 5.8 to 5.14) is allowed"
+                        ),
+                    ));
+                }
+            },
+        };
+        Ok(UnitConfig {
+            socket,
+            guest_bdf,
+            virtual_commands,
+        })
+    }
+
+    /// The launcher and the DMAR table speak of bus 0 only: the root bus of the guest.
+    fn guest_bdf(&self, value: &Spanned<String>) -> Checked<Bdf> {
+        let bdf = self.bdf(value)?;
+        if bdf.bus() != 0 {
+            return Err(self.wrong(
+                value,
+                format!("guest_bdf {bdf}: only the root bus, 00, is allowed"),
+            ));
+        }
+        Ok(bdf)
+    }
+
+    fn function(
+        &mut self,
+        tenant: &str,
+        parents: &[ParentConfig],
+        unit: &UnitConfig,
+        before: &[FunctionConfig],
+        raw: Spanned<raw::Function>,
+    ) -> Checked<FunctionConfig> {
+        let raw = raw.into_inner();
+        let Some(parent) = parents.iter().find(|p| p.name == *raw.parent.get_ref()) else {
+            let names: Vec<&str> = parents.iter().map(|p| p.name.as_str()).collect();
+            return Err(self.wrong(
+                &raw.parent,
+                format!(
+                    "no parent {:?}: there is {}",
+                    raw.parent.get_ref(),
+                    names.join(", ")
+                ),
+            ));
+        };
+        let kind = self.kind(tenant, parent, &raw)?;
+        let uuid = match &raw.uuid {
+            None => Uuid::new_v4(),
+            Some(text) => Uuid::parse_str(text.get_ref())
+                .map_err(|e| self.wrong(text, format!("uuid {:?}: {e}", text.get_ref())))?,
+        };
+        if !self.uuids.insert(uuid) {
+            return Err(match &raw.uuid {
+                Some(text) => self.wrong(text, format!("uuid {uuid} is already taken")),
+                None => self.wrong(&raw.parent, format!("uuid {uuid} is already taken")),
+            });
+        }
+        let socket = self.socket(&raw.socket)?;
+        let taken = |bdf: Bdf| bdf == unit.guest_bdf || before.iter().any(|f| f.guest_bdf == bdf);
+        let guest_bdf = match &raw.guest_bdf {
+            Some(value) => {
+                let bdf = self.guest_bdf(value)?;
+                if taken(bdf) {
+                    return Err(self.wrong(
+                        value,
+                        format!("guest_bdf {bdf} is already taken in tenant {tenant:?}"),
+                    ));
+                }
+                bdf
+            }
+            None => (FIRST_FUNCTION_DEVICE..0x1f)
+                .map(|device| Bdf::new(0, device, 0))
+                .find(|bdf| !taken(*bdf))
+                .ok_or_else(|| {
+                    self.wrong(&raw.parent, "no place is left on the guest's root bus")
+                })?,
+        };
+        Ok(FunctionConfig {
+            parent: parent.name.clone(),
+            kind,
+            uuid,
+            socket,
+            guest_bdf,
+        })
+    }
+
+    fn kind(
+        &mut self,
+        tenant: &str,
+        parent: &ParentConfig,
+        raw: &raw::Function,
+    ) -> Checked<FunctionKind> {
+        let queue = match &raw.queue {
+            None => None,
+            Some(value) => Some(self.small("queue", value, 0, parent.queues - 1)?),
+        };
+        let kind = match (raw.kind.get_ref().as_str(), queue) {
+            ("dedicated-queue", queue) => FunctionKind::DedicatedQueue(queue),
+            ("shared-queue", Some(queue)) => FunctionKind::SharedQueue(queue),
+            ("shared-queue", None) => {
+                return Err(self.wrong(
+                    &raw.kind,
+                    format!(
+                        "a shared-queue needs queue = 0 to {}: the one it shares",
+                        parent.queues - 1
+                    ),
+                ));
+            }
+            ("exclusive", None) => FunctionKind::Exclusive,
+            ("exclusive", Some(_)) => {
+                return Err(self.wrong(
+                    &raw.kind,
+                    "an exclusive function has all queues: leave queue out",
+                ));
+            }
+            (other, _) => {
+                return Err(self.wrong(
+                    &raw.kind,
+                    format!(
+                        "type = {other:?}: \"dedicated-queue\", \"shared-queue\" or \"exclusive\" is allowed"
+                    ),
+                ));
+            }
+        };
+        match (kind, parent.sharing) {
+            (FunctionKind::Exclusive, ParentSharing::Mediated) => {
+                return Err(self.wrong(
+                    &raw.kind,
+                    format!(
+                        "parent {:?} is mediated: say sharing = \"exclusive\" there",
+                        parent.name
+                    ),
+                ));
+            }
+            (
+                FunctionKind::DedicatedQueue(_) | FunctionKind::SharedQueue(_),
+                ParentSharing::Exclusive,
+            ) => {
+                return Err(self.wrong(
+                    &raw.kind,
+                    format!(
+                        "parent {:?} is exclusive: only type = \"exclusive\" is allowed",
+                        parent.name
+                    ),
+                ));
+            }
+            _ => {}
+        }
+        if kind == FunctionKind::Exclusive
+            && let Some(owner) = self
+                .exclusive
+                .insert(parent.name.clone(), tenant.to_owned())
+        {
+            return Err(self.wrong(
+                &raw.parent,
+                format!(
+                    "parent {:?} already belongs to tenant {owner:?} exclusively",
+                    parent.name
+                ),
+            ));
+        }
+        if let FunctionKind::DedicatedQueue(Some(queue)) | FunctionKind::SharedQueue(queue) = kind {
+            let slot = (parent.name.clone(), queue);
+            match self.queues.get(&slot) {
+                Some(FunctionKind::SharedQueue(_))
+                    if matches!(kind, FunctionKind::SharedQueue(_)) => {}
+                Some(_) => {
+                    return Err(self.wrong(
+                        &raw.kind,
+                        format!("queue {queue} of parent {:?} is already taken", parent.name),
+                    ));
+                }
+                None => {
+                    self.queues.insert(slot, kind);
+                }
+            }
+        }
+        Ok(kind)
+    }
+}
