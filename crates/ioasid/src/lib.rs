@@ -1,1 +1,29 @@
-//! The PASID authority of a host
+//! The PASID authority of a host: who may use which PASID, and when a number may be given out again.
+//!
+//! One [`Authority`] gives out the 2^20 numbers of the host's namespace. A tenant takes them through
+//! its [`PasidSet`], whose quota is reserved from what the host has. Whoever programs a PASID into
+//! anything that can reach memory keeps a [`Hold`] on it until that is clear again; a PASID that is
+//! freed while held stays *free-pending*, still charged and still its tenant's, until the last hold
+//! goes. A set also pairs the numbers of its guest with the host's.
+//!
+//! What it will not do: it knows no tables and no devices, so it neither grants nor revokes access
+//! itself; it never waits; and it sends no notifications (yet).
+
+mod authority;
+mod bitmap;
+mod error;
+mod hold;
+mod range;
+mod set;
+mod state;
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;
+
+pub use authority::{Authority, LedgerEntry, PasidState};
+pub use error::IoasidError;
+pub use hold::Hold;
+pub use range::{DEFAULT_QUOTA, PasidRange, Quota};
+pub use set::PasidSet;

@@ -1,0 +1,445 @@
+use std::collections::{BTreeMap, HashMap};
+
+use palisade_units::{GuestPasid, HostPasid, PASID_COUNT, TenantId};
+
+use crate::bitmap::{FreeMap, OwnedIds};
+use crate::{IoasidError, LedgerEntry, PasidRange, PasidState, Quota};
+
+/// Names a set for ever: numbers are not used again, so a stale handle finds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SetId(u64);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Freed {
+    No,
+    /// Still referred to; the number comes back with the last hold.
+    Pending,
+}
+
+struct Record {
+    set: SetId,
+    references: u32,
+    /// The guest's name for it. Once the PASID is freed this is a label only: the pair is gone.
+    guest: Option<GuestPasid>,
+    freed: Freed,
+}
+
+struct Set {
+    tenant: TenantId,
+    quota: u32,
+    outstanding: u32,
+    owned: OwnedIds,
+    guests: HashMap<GuestPasid, HostPasid>,
+    is_closed: bool,
+}
+
+const CHUNK: u32 = 1024;
+
+/// Records by PASID, in chunks that appear with the first id in them.
+struct Records {
+    chunks: Vec<Vec<Option<Record>>>,
+}
+
+impl Records {
+    fn new() -> Self {
+        let mut chunks = Vec::new();
+        chunks.resize_with(to_index(PASID_COUNT / CHUNK), Vec::new);
+        Self { chunks }
+    }
+
+    fn get(&self, pasid: HostPasid) -> Option<&Record> {
+        let chunk = self.chunks.get(to_index(pasid.get() / CHUNK))?;
+        chunk.get(to_index(pasid.get() % CHUNK))?.as_ref()
+    }
+
+    fn get_mut(&mut self, pasid: HostPasid) -> Option<&mut Record> {
+        let chunk = self.chunks.get_mut(to_index(pasid.get() / CHUNK))?;
+        chunk.get_mut(to_index(pasid.get() % CHUNK))?.as_mut()
+    }
+
+    /// The place of a record, made if its chunk was never used.
+    fn slot(&mut self, pasid: HostPasid) -> &mut Option<Record> {
+        let chunk = &mut self.chunks[to_index(pasid.get() / CHUNK)];
+        if chunk.is_empty() {
+            chunk.resize_with(to_index(CHUNK), || None);
+        }
+        &mut chunk[to_index(pasid.get() % CHUNK)]
+    }
+}
+
+fn to_index(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// All that the authority knows, behind one lock.
+pub(crate) struct State {
+    free: FreeMap,
+    records: Records,
+    sets: BTreeMap<SetId, Set>,
+    next_set: u64,
+    /// Ids that are in no set's quota.
+    unreserved: u32,
+}
+
+impl State {
+    pub(crate) fn new(reserved: &[PasidRange]) -> Self {
+        let mut free = FreeMap::empty();
+        let mut unreserved = 0;
+        for id in PasidRange::ALL.min..=PasidRange::ALL.max {
+            if !reserved.iter().any(|r| (r.min..=r.max).contains(&id)) {
+                free.insert(id);
+                unreserved += 1;
+            }
+        }
+        Self {
+            free,
+            records: Records::new(),
+            sets: BTreeMap::new(),
+            next_set: 0,
+            unreserved,
+        }
+    }
+
+    pub(crate) fn create_set(
+        &mut self,
+        tenant: TenantId,
+        quota: Quota,
+    ) -> Result<SetId, IoasidError> {
+        if self.sets.values().any(|set| set.tenant == tenant) {
+            return Err(IoasidError::Exists { tenant });
+        }
+        let available = self.unreserved;
+        let quota = match quota {
+            Quota::Exactly(wanted) if wanted > available => {
+                return Err(IoasidError::NoCapacity { wanted, available });
+            }
+            Quota::Exactly(wanted) => wanted,
+            Quota::AllThatIsLeft if available == 0 => {
+                return Err(IoasidError::NoCapacity {
+                    wanted: 1,
+                    available,
+                });
+            }
+            Quota::AllThatIsLeft => available,
+        };
+        self.unreserved -= quota;
+        let id = SetId(self.next_set);
+        self.next_set += 1;
+        let set = Set {
+            tenant,
+            quota,
+            outstanding: 0,
+            owned: OwnedIds::default(),
+            guests: HashMap::new(),
+            is_closed: false,
+        };
+        self.sets.insert(id, set);
+        Ok(id)
+    }
+
+    pub(crate) fn quota(&self, id: SetId) -> u32 {
+        self.sets.get(&id).map_or(0, |set| set.quota)
+    }
+
+    pub(crate) fn outstanding(&self, id: SetId) -> u32 {
+        self.sets.get(&id).map_or(0, |set| set.outstanding)
+    }
+
+    pub(crate) fn outstanding_of_all(&self) -> u32 {
+        self.sets.values().map(|set| set.outstanding).sum()
+    }
+
+    pub(crate) fn unreserved(&self) -> u32 {
+        self.unreserved
+    }
+
+    pub(crate) fn adjust(
+        &mut self,
+        id: SetId,
+        tenant: TenantId,
+        wanted: u32,
+    ) -> Result<(), IoasidError> {
+        let unreserved = self.unreserved;
+        let set = self.open_set(id, tenant)?;
+        let outstanding = set.outstanding;
+        if wanted < outstanding {
+            return Err(IoasidError::InvalidQuota {
+                wanted,
+                outstanding,
+            });
+        }
+        let available = unreserved + set.quota;
+        if wanted > available {
+            return Err(IoasidError::NoCapacity { wanted, available });
+        }
+        set.quota = wanted;
+        self.unreserved = available - wanted;
+        Ok(())
+    }
+
+    pub(crate) fn alloc(
+        &mut self,
+        id: SetId,
+        tenant: TenantId,
+        range: PasidRange,
+    ) -> Result<HostPasid, IoasidError> {
+        if range.is_inverted() {
+            return Err(IoasidError::InvalidRange { range });
+        }
+        let set = self.open_set(id, tenant)?;
+        if set.outstanding >= set.quota {
+            let quota = set.quota;
+            return Err(IoasidError::QuotaExceeded { tenant, quota });
+        }
+        let found = self.free.lowest_from(range.min);
+        let pasid = found
+            .filter(|lowest| *lowest <= range.last_pasid())
+            .and_then(|lowest| HostPasid::new(lowest).ok())
+            .ok_or(IoasidError::NoSpace { range })?;
+        self.free.remove(pasid.get());
+        let set = self.open_set(id, tenant)?;
+        set.outstanding += 1;
+        set.owned.insert(pasid.get());
+        *self.records.slot(pasid) = Some(Record {
+            set: id,
+            references: 0,
+            guest: None,
+            freed: Freed::No,
+        });
+        Ok(pasid)
+    }
+
+    pub(crate) fn free(
+        &mut self,
+        id: SetId,
+        tenant: TenantId,
+        pasid: HostPasid,
+    ) -> Result<(), IoasidError> {
+        let record = self.owned(id, tenant, pasid)?;
+        if record.freed == Freed::Pending {
+            return Ok(());
+        }
+        record.freed = Freed::Pending;
+        let (guest, references) = (record.guest, record.references);
+        if let (Some(guest), Some(set)) = (guest, self.sets.get_mut(&id)) {
+            set.guests.remove(&guest);
+        }
+        if references == 0 {
+            self.give_back(pasid);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn free_range(&mut self, id: SetId, tenant: TenantId, range: PasidRange) -> u32 {
+        let mut freed = 0;
+        for pasid in self.owned_within(id, range) {
+            let is_live = self
+                .records
+                .get(pasid)
+                .is_some_and(|record| record.freed == Freed::No);
+            if is_live && self.free(id, tenant, pasid).is_ok() {
+                freed += 1;
+            }
+        }
+        freed
+    }
+
+    pub(crate) fn owned_within(&self, id: SetId, range: PasidRange) -> Vec<HostPasid> {
+        let Some(set) = self.sets.get(&id) else {
+            return Vec::new();
+        };
+        let ids = set.owned.within(range.min, range.last_pasid());
+        ids.into_iter()
+            .filter_map(|id| HostPasid::new(id).ok())
+            .collect()
+    }
+
+    pub(crate) fn state_of(
+        &mut self,
+        id: SetId,
+        tenant: TenantId,
+        pasid: HostPasid,
+    ) -> Result<PasidState, IoasidError> {
+        self.owned(id, tenant, pasid).map(|record| record.state())
+    }
+
+    /// One more reference, for a new hold.
+    pub(crate) fn get(
+        &mut self,
+        id: SetId,
+        tenant: TenantId,
+        pasid: HostPasid,
+    ) -> Result<(), IoasidError> {
+        self.live(id, tenant, pasid)?.references += 1;
+        Ok(())
+    }
+
+    /// One more reference beside one that exists, which a free-pending PASID allows too.
+    pub(crate) fn get_again(&mut self, pasid: HostPasid) {
+        if let Some(record) = self.records.get_mut(pasid) {
+            record.references += 1;
+        }
+    }
+
+    /// A hold goes.
+    pub(crate) fn put(&mut self, pasid: HostPasid) {
+        let Some(record) = self.records.get_mut(pasid) else {
+            return;
+        };
+        record.references -= 1;
+        if record.references == 0 && record.freed == Freed::Pending {
+            self.give_back(pasid);
+        }
+    }
+
+    pub(crate) fn attach_guest(
+        &mut self,
+        id: SetId,
+        tenant: TenantId,
+        guest: GuestPasid,
+        host: HostPasid,
+    ) -> Result<(), IoasidError> {
+        let paired = IoasidError::AlreadyPaired { guest, host };
+        if self.live(id, tenant, host)?.guest.is_some() {
+            return Err(paired);
+        }
+        let set = self.open_set(id, tenant)?;
+        if set.guests.contains_key(&guest) {
+            return Err(paired);
+        }
+        set.guests.insert(guest, host);
+        self.live(id, tenant, host)?.guest = Some(guest);
+        Ok(())
+    }
+
+    pub(crate) fn detach_guest(
+        &mut self,
+        id: SetId,
+        tenant: TenantId,
+        guest: GuestPasid,
+    ) -> Result<HostPasid, IoasidError> {
+        let host = self
+            .open_set(id, tenant)?
+            .guests
+            .remove(&guest)
+            .ok_or(IoasidError::GuestNotFound { tenant, guest })?;
+        if let Some(record) = self.records.get_mut(host) {
+            record.guest = None;
+        }
+        Ok(host)
+    }
+
+    pub(crate) fn host_of(
+        &mut self,
+        id: SetId,
+        tenant: TenantId,
+        guest: GuestPasid,
+    ) -> Result<HostPasid, IoasidError> {
+        let set = self.open_set(id, tenant)?;
+        let host = set.guests.get(&guest).copied();
+        host.ok_or(IoasidError::GuestNotFound { tenant, guest })
+    }
+
+    pub(crate) fn guest_of(&self, id: SetId, host: HostPasid) -> Option<GuestPasid> {
+        let record = self.records.get(host)?;
+        (record.set == id).then_some(record.guest).flatten()
+    }
+
+    pub(crate) fn close(&mut self, id: SetId, tenant: TenantId) {
+        self.free_range(id, tenant, PasidRange::ALL);
+        if let Some(set) = self.sets.get_mut(&id) {
+            set.is_closed = true;
+        }
+        self.remove_if_done(id);
+    }
+
+    pub(crate) fn owner_of(&self, pasid: HostPasid) -> Option<TenantId> {
+        let record = self.records.get(pasid)?;
+        self.sets.get(&record.set).map(|set| set.tenant)
+    }
+
+    /// Every PASID that is out, ascending.
+    pub(crate) fn ledger(&self) -> Vec<LedgerEntry> {
+        let mut entries = Vec::new();
+        for (&id, set) in &self.sets {
+            for pasid in self.owned_within(id, PasidRange::ALL) {
+                if let Some(record) = self.records.get(pasid) {
+                    entries.push(LedgerEntry {
+                        pasid,
+                        tenant: set.tenant,
+                        guest: record.guest,
+                        references: record.references,
+                        state: record.state(),
+                    });
+                }
+            }
+        }
+        entries.sort_unstable_by_key(|entry| entry.pasid);
+        entries
+    }
+
+    fn open_set(&mut self, id: SetId, tenant: TenantId) -> Result<&mut Set, IoasidError> {
+        let set = self.sets.get_mut(&id).filter(|set| !set.is_closed);
+        set.ok_or(IoasidError::Closed { tenant })
+    }
+
+    /// The record of a PASID, if it is this set's.
+    fn owned(
+        &mut self,
+        id: SetId,
+        tenant: TenantId,
+        pasid: HostPasid,
+    ) -> Result<&mut Record, IoasidError> {
+        match self.records.get_mut(pasid) {
+            None => Err(IoasidError::NotFound { pasid }),
+            Some(record) if record.set != id => Err(IoasidError::NotOwner { pasid, tenant }),
+            Some(record) => Ok(record),
+        }
+    }
+
+    /// The record of a PASID that is this set's and was not freed.
+    fn live(
+        &mut self,
+        id: SetId,
+        tenant: TenantId,
+        pasid: HostPasid,
+    ) -> Result<&mut Record, IoasidError> {
+        let record = self.owned(id, tenant, pasid)?;
+        match record.freed {
+            Freed::No => Ok(record),
+            Freed::Pending => Err(IoasidError::FreePending { pasid }),
+        }
+    }
+
+    /// The end of a PASID's life: the number may be given out again.
+    fn give_back(&mut self, pasid: HostPasid) {
+        let Some(record) = self.records.slot(pasid).take() else {
+            return;
+        };
+        self.free.insert(pasid.get());
+        if let Some(set) = self.sets.get_mut(&record.set) {
+            set.outstanding -= 1;
+            set.owned.remove(pasid.get());
+        }
+        self.remove_if_done(record.set);
+    }
+
+    fn remove_if_done(&mut self, id: SetId) {
+        let is_done = |set: &Set| set.is_closed && set.outstanding == 0;
+        if self.sets.get(&id).is_some_and(is_done)
+            && let Some(set) = self.sets.remove(&id)
+        {
+            self.unreserved += set.quota;
+        }
+    }
+}
+
+impl Record {
+    fn state(&self) -> PasidState {
+        match (self.freed, self.references) {
+            (Freed::Pending, _) => PasidState::FreePending,
+            (Freed::No, 0) => PasidState::Idle,
+            (Freed::No, _) => PasidState::Active,
+        }
+    }
+}
