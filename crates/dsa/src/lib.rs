@@ -1,1 +1,3 @@
-//! An Intel-DSA-compatible accelerator
+//! An Intel-DSA-compatible accelerator.
+
+pub mod spec;

@@ -1,0 +1,143 @@
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+macro_rules! statuses {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $words:literal;)*) => {
+        /// How a descriptor ended: the low seven bits of a record's first byte (DSA §5). Bit 7 says that a fault was on a
+        /// write. 0 is no status: the record has not been written.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub struct Status(pub u8);
+
+        impl Status {
+            $($(#[$doc])* pub const $name: Self = Self($code);)*
+
+            /// The status in words, without the direction of a fault.
+            #[must_use]
+            pub const fn words(self) -> &'static str {
+                match self.code().0 {
+                    $($code => $words,)*
+                    _ => "a status that the specification does not name",
+                }
+            }
+        }
+    };
+}
+
+statuses! {
+    /// Nothing was written yet.
+    NONE = 0x00, "not complete";
+    /// Done.
+    SUCCESS = 0x01, "success";
+    /// Done, and the result is not the expected one.
+    SUCCESS_UNEXPECTED = 0x02, "success with an unexpected result";
+    /// A page fault without block on fault; what was done is in the record.
+    PAGE_FAULT = 0x03, "page fault";
+    /// The page request was refused; what was done is in the record.
+    PAGE_REQUEST_REFUSED = 0x04, "page request refused";
+    /// Some descriptors of the batch failed.
+    BATCH_FAILED = 0x05, "descriptors of the batch failed";
+    /// The list of a batch could not be read.
+    BATCH_PAGE_FAULT = 0x06, "page fault on the batch's list";
+    /// The operation does not exist.
+    UNSUPPORTED_OPERATION = 0x10, "unsupported operation";
+    /// Flags that are reserved here.
+    INVALID_FLAGS = 0x11, "invalid flags";
+    /// A reserved field is not zero.
+    RESERVED_NOT_ZERO = 0x12, "reserved field not zero";
+    /// A transfer of nothing, or of more than is allowed.
+    TRANSFER_SIZE = 0x13, "transfer size out of range";
+    /// A batch of less than two descriptors, or of more than is allowed.
+    DESCRIPTOR_COUNT = 0x14, "descriptor count out of range";
+    /// The buffers overlap.
+    OVERLAPPING = 0x16, "overlapping buffers";
+    /// The list of a batch is not 64-byte aligned.
+    LIST_ALIGNMENT = 0x18, "misaligned descriptor list";
+    /// The interrupt handle is not the descriptor's to use.
+    INTERRUPT_HANDLE = 0x19, "invalid interrupt handle";
+    /// The completion record cannot be accessed.
+    RECORD_FAULT = 0x1a, "completion record not accessible";
+    /// The completion record is not 32-byte aligned, or there is no address for it.
+    RECORD_ALIGNMENT = 0x1b, "misaligned or missing completion record address";
+    /// An address cannot be translated whatever the driver does.
+    TRANSLATION = 0x22, "address translation failed";
+}
+
+impl Status {
+    /// Bit 7: the fault was on a write.
+    pub const WRITE: u8 = 0x80;
+
+    /// Without the direction of a fault.
+    #[must_use]
+    pub const fn code(self) -> Self {
+        Self(self.0 & !Self::WRITE)
+    }
+
+    /// Whether the fault was on a write.
+    #[must_use]
+    pub const fn on_write(self) -> bool {
+        self.0 & Self::WRITE != 0
+    }
+
+    /// The same status, of a fault on a write.
+    #[must_use]
+    pub const fn with_write(self) -> Self {
+        Self(self.0 | Self::WRITE)
+    }
+
+    /// Whether the operation was done in full.
+    #[must_use]
+    pub const fn is_success(self) -> bool {
+        matches!(self, Self::SUCCESS | Self::SUCCESS_UNEXPECTED)
+    }
+}
+
+impl core::fmt::Debug for Status {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:#04x} ({})", self.0, self.words())
+    }
+}
+
+impl core::fmt::Display for Status {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.words())
+    }
+}
+
+/// A completion record (DSA §8.2). The device writes the first eight bytes last, in one piece.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct CompletionRecord {
+    /// See [`Status`].
+    pub status: u8,
+    /// Compare: 0 equal, 1 not. Move: 1 when overlapping buffers were moved from their ends.
+    pub result: u8,
+    /// Zero.
+    pub reserved: u16,
+    /// How much was done before a fault, or before the first difference; 0 when all was done. A batch: descriptors completed.
+    pub bytes_completed: u32,
+    /// The address of a fault.
+    pub fault_address: u64,
+    /// The flags that were wrong.
+    pub invalid_flags: u32,
+    /// Zero.
+    pub reserved2: u32,
+    /// What else the operation yields.
+    pub specific: [u8; 8],
+}
+
+const _: () = assert!(size_of::<CompletionRecord>() == super::COMPLETION_RECORD_BYTES);
+
+impl CompletionRecord {
+    /// The status.
+    #[must_use]
+    pub const fn status(&self) -> Status {
+        Status(self.status)
+    }
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
