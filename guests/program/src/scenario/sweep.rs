@@ -1,0 +1,254 @@
+//! A hostile root: programs PASIDs of others into the function, behind the driver's back.
+//!
+//! The registers are mapped through sysfs (the kernel must be started with `iomem=relaxed` for that while
+//! its driver has them too). A spare queue is given one PASID after the other and enabled. What is refused, and
+//! what is accepted, goes to the host, which knows whose each PASID is.
+
+use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, ensure};
+use palisade_memory::DeviceWindow;
+
+use crate::bring_up::Accelerator;
+use crate::dsa::registers as reg;
+use crate::report::Report;
+
+const REGISTERS_LEN_BYTES: usize = 64 << 10;
+
+/// How long a command, or a worker's start, may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The first so many PASIDs are tried without a gap.
+const DENSE: u32 = 4096;
+
+/// Beyond those, one in so many; a prime, so that no alignment is favoured.
+const STRIDE: usize = 251;
+
+/// More accepted PASIDs than this are not listed one by one.
+const LISTED: usize = 64;
+
+/// How many PASIDs are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// The first ones densely, then a stride up to the last.
+    Sampled,
+    /// All of them.
+    All,
+}
+
+impl FromStr for Extent {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        match text {
+            "sampled" => Ok(Self::Sampled),
+            "all" => Ok(Self::All),
+            other => Err(anyhow!("palisade.sweep={other}: it is sampled or all")),
+        }
+    }
+}
+
+impl Extent {
+    /// The PASIDs, in ascending order, each once. Zero, which the architecture reserves, is among them.
+    fn pasids(self) -> Box<dyn Iterator<Item = u32>> {
+        let end = 1 << reg::PASID_BITS;
+        match self {
+            Self::All => Box::new(0..end),
+            Self::Sampled => {
+                let sparse = (DENSE..end).step_by(STRIDE).chain([end - 1]);
+                let mut before = None;
+                Box::new((0..DENSE).chain(sparse).filter(move |&pasid| {
+                    let first = before != Some(pasid);
+                    before = Some(pasid);
+                    first
+                }))
+            }
+        }
+    }
+}
+
+struct Registers {
+    window: DeviceWindow,
+    table: usize,
+    entry_bytes: usize,
+}
+
+enum Answer {
+    Accepted,
+    Refused,
+}
+
+/// Sweeps; `spare` is a queue that is configured but not enabled.
+///
+/// Notes `sweep-own` (the PASIDs that the system's own enabled queues hold at the start), `sweep-tried`,
+/// `sweep-refused` and `sweep-accepted` (a list).
+pub(super) fn run(
+    accelerator: &Accelerator,
+    spare: usize,
+    extent: Extent,
+    report: &Report,
+) -> anyhow::Result<String> {
+    let registers = Registers::map(accelerator)?;
+    let own = registers.wait_for_pasids(&[0, 1])?;
+    report.note("sweep-own", list(&own));
+    let (mut tried, mut refused) = (0_u32, 0_u32);
+    let mut accepted = BTreeSet::new();
+    for pasid in extent.pasids() {
+        tried += 1;
+        match registers.enable_with(spare, pasid)? {
+            Answer::Accepted => {
+                accepted.insert(pasid);
+                registers.disable(spare)?;
+            }
+            Answer::Refused => refused += 1,
+        }
+    }
+    report.note("sweep-tried", tried);
+    report.note("sweep-refused", refused);
+    report.note("sweep-accepted", list(&accepted));
+    ensure!(
+        !accepted.is_empty() && own.is_subset(&accepted),
+        "not even this system's own PASIDs ({}) were accepted, but {} of {tried}: \
+         the sweep did not work as meant",
+        list(&own),
+        accepted.len()
+    );
+    Ok(format!(
+        "{tried} tried, {refused} refused, {} accepted",
+        accepted.len()
+    ))
+}
+
+fn list(pasids: &BTreeSet<u32>) -> String {
+    let listed: Vec<String> = pasids.iter().take(LISTED).map(u32::to_string).collect();
+    match pasids.len().saturating_sub(LISTED) {
+        0 => listed.join(","),
+        more => format!("{} and {more} more", listed.join(",")),
+    }
+}
+
+impl Registers {
+    fn map(accelerator: &Accelerator) -> anyhow::Result<Self> {
+        let path = accelerator.pci_folder()?.join("resource0");
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        let window = DeviceWindow::map(&file, REGISTERS_LEN_BYTES)
+            .with_context(|| format!("cannot map {}", path.display()))?;
+        let table = reg::wqcfg_table_offset(window.load_u64(reg::OFFSETS));
+        let entry_bytes = reg::wqcfg_entry_bytes(window.load_u64(reg::WQCAP));
+        ensure!(
+            table >= reg::TABLE_UNIT_BYTES && table + 8 * entry_bytes <= REGISTERS_LEN_BYTES,
+            "the table of work queues is said to be at {table:#x}"
+        );
+        Ok(Self {
+            window,
+            table,
+            entry_bytes,
+        })
+    }
+
+    fn word(&self, queue: usize, word: usize) -> usize {
+        self.table + queue * self.entry_bytes + word
+    }
+
+    fn enabled(&self, queue: usize) -> bool {
+        let state = self
+            .window
+            .load_u32(self.word(queue, reg::WQCFG_STATE_WORD))
+            >> 30;
+        state == 1
+    }
+
+    /// The PASIDs of `queues`, once each of them has been opened by its worker.
+    fn wait_for_pasids(&self, queues: &[usize]) -> anyhow::Result<BTreeSet<u32>> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let found: BTreeSet<u32> = queues
+                .iter()
+                .filter(|&&queue| self.enabled(queue))
+                .map(|&queue| {
+                    self.window
+                        .load_u32(self.word(queue, reg::WQCFG_PASID_WORD))
+                })
+                .filter(|word| word & reg::WQCFG_PASID_ENABLE != 0)
+                .map(|word| (word >> reg::WQCFG_PASID_SHIFT) & ((1 << reg::PASID_BITS) - 1))
+                .collect();
+            if found.len() == queues.len() {
+                return Ok(found);
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "the workers' queues do not hold PASIDs of their own: {}",
+                list(&found)
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn enable_with(&self, queue: usize, pasid: u32) -> anyhow::Result<Answer> {
+        let at = self.word(queue, reg::WQCFG_PASID_WORD);
+        let kept = self.window.load_u32(at) & ((1 << reg::WQCFG_PASID_SHIFT) - 1);
+        self.window.store_u32(
+            at,
+            kept | pasid << reg::WQCFG_PASID_SHIFT | reg::WQCFG_PASID_ENABLE,
+        );
+        let error = self.command(reg::ENABLE_WQ, u32::try_from(queue)?)?;
+        match (error, self.enabled(queue)) {
+            (0, true) => Ok(Answer::Accepted),
+            (0, false) => Err(anyhow!(
+                "the queue is not enabled with PASID {pasid}, but no error is told"
+            )),
+            (_, false) => Ok(Answer::Refused),
+            (error, true) => Err(anyhow!(
+                "the queue is enabled with PASID {pasid} in spite of error {error:#04x}"
+            )),
+        }
+    }
+
+    fn disable(&self, queue: usize) -> anyhow::Result<()> {
+        let error = self.command(reg::DISABLE_WQ, 1 << queue)?;
+        ensure!(error == 0, "disabling the queue: error {error:#04x}");
+        Ok(())
+    }
+
+    fn command(&self, command: u32, operand: u32) -> anyhow::Result<u32> {
+        self.window.store_u32(reg::CMD, command << 20 | operand);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.window.load_u32(reg::CMDSTS);
+            if status & reg::CMDSTS_ACTIVE == 0 {
+                return Ok(status & 0xFF);
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "command {command} does not complete"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sweep_of_all_is_of_all_two_to_the_twentieth() {
+        assert_eq!(Extent::All.pasids().count(), 1 << 20);
+    }
+
+    #[test]
+    fn a_sampled_sweep_has_the_first_and_the_last_and_none_twice() {
+        let tried: Vec<u32> = Extent::Sampled.pasids().collect();
+        assert!(tried.windows(2).all(|pair| pair[0] < pair[1]));
+        assert_eq!(tried[..3], [0, 1, 2]);
+        assert_eq!(tried[4095], 4095);
+        assert_eq!(tried.last(), Some(&0xF_FFFF));
+        assert!(tried.len() > 8000);
+    }
+}

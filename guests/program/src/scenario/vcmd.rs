@@ -1,0 +1,229 @@
+//! `vcmd`: the kernel's own PASID allocator, which asks the host by virtual commands.
+//!
+//! Loads the test module, which allocates until it is refused; tells the host what it got and waits until the
+//! host has looked at its ledger; unloads it, which frees all; waits again; loads and unloads it
+//! once more, since freed PASIDs must be there to be had again.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::Command;
+
+use anyhow::{Context, bail, ensure};
+
+use crate::report::Report;
+
+const MODULE: &str = "/lib/modules/palisade_vcmd.ko";
+const NAME: &str = "palisade_vcmd";
+
+/// What Linux logs when the host answers that no PASID is left, which it turns into ENOSPC.
+const NO_PASID_MESSAGE: &str = "No PASID available";
+
+/// What Linux logs when it takes PASIDs from the host from now on.
+const REGISTERED_MESSAGE: &str = "Register custom PASID allocator";
+
+/// `O_NONBLOCK`: reading the log ends where it ends.
+const NON_BLOCKING: i32 = 0o4000;
+
+pub(super) fn run(report: &Report) -> anyhow::Result<()> {
+    let mut log = Log::open()?;
+    let boot = log.new_messages()?;
+    match boot.iter().any(|m| m.contains(REGISTERED_MESSAGE)) {
+        true => report.pass("allocator-registered", ""),
+        false => report.fail(
+            "allocator-registered",
+            "the kernel does not take its PASIDs from the host",
+        ),
+    }
+    let first = load(&mut log)?;
+    report.note("vcmd-count", first.ids.len());
+    report.note("vcmd-ids", list(&first.ids));
+    report.outcome("quota-ends-in-enospc", first.check_end());
+    report.wait_for_host()?;
+
+    report.outcome("free-all", unload(&mut log, first.ids.len()));
+    report.note("vcmd-freed", first.ids.len());
+    report.wait_for_host()?;
+
+    let second = load(&mut log)?;
+    let freed = unload(&mut log, second.ids.len());
+    report.outcome(
+        "allocate-again",
+        freed.and_then(|_| {
+            ensure!(
+                second.ids.len() == first.ids.len(),
+                "{} PASIDs the first time, {} the second",
+                first.ids.len(),
+                second.ids.len()
+            );
+            Ok(second.ids.len())
+        }),
+    );
+    Ok(())
+}
+
+/// Ids as ranges, since there may be a thousand and a line is a line: `1-3,7`.
+fn list(ids: &[u32]) -> String {
+    let mut sorted = ids.to_vec();
+    sorted.sort_unstable();
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for id in sorted {
+        match ranges.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(id) => *last = id,
+            _ => ranges.push((id, id)),
+        }
+    }
+    let words: Vec<String> = ranges
+        .iter()
+        .map(|(first, last)| match first == last {
+            true => first.to_string(),
+            false => format!("{first}-{last}"),
+        })
+        .collect();
+    words.join(",")
+}
+
+/// What came of loading the module.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Loaded {
+    ids: Vec<u32>,
+    refused: bool,
+    no_pasid_left: bool,
+}
+
+impl Loaded {
+    fn from_messages(messages: &[String]) -> anyhow::Result<Self> {
+        let mut loaded = Self::default();
+        for message in messages {
+            loaded.no_pasid_left |= message.contains(NO_PASID_MESSAGE);
+            let Some(ours) = ours(message) else { continue };
+            if let Some(id) = ours.strip_prefix("allocated ") {
+                loaded
+                    .ids
+                    .push(id.parse().context("an id that is no number")?);
+            }
+            loaded.refused |= ours.starts_with("refused");
+        }
+        Ok(loaded)
+    }
+
+    fn check_end(&self) -> anyhow::Result<String> {
+        ensure!(
+            self.refused,
+            "the allocator gave {} PASIDs and would give more",
+            self.ids.len()
+        );
+        ensure!(
+            self.no_pasid_left,
+            "refused after {}, but not because none was left",
+            self.ids.len()
+        );
+        Ok(format!("after {}", self.ids.len()))
+    }
+}
+
+fn ours(message: &str) -> Option<&str> {
+    message.strip_prefix(NAME)?.strip_prefix(": ")
+}
+
+fn load(log: &mut Log) -> anyhow::Result<Loaded> {
+    busybox(&["insmod", MODULE])?;
+    Loaded::from_messages(&log.new_messages()?)
+}
+
+fn unload(log: &mut Log, count: usize) -> anyhow::Result<String> {
+    busybox(&["rmmod", NAME])?;
+    let messages = log.new_messages()?;
+    let freed = messages
+        .iter()
+        .filter_map(|message| ours(message)?.strip_prefix("freed "))
+        .next_back();
+    ensure!(
+        freed == Some(count.to_string().as_str()),
+        "{count} PASIDs were allocated, freed were {freed:?}"
+    );
+    // A host that does not know a PASID that is freed answers with an error, which the kernel logs.
+    if let Some(complaint) = messages.iter().find(|m| m.contains("Invalid PASID")) {
+        bail!("the host refused to free a PASID: {complaint}");
+    }
+    Ok(count.to_string())
+}
+
+fn busybox(arguments: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new("/bin/busybox")
+        .args(arguments)
+        .output()
+        .context("cannot start busybox")?;
+    ensure!(
+        output.status.success(),
+        "{}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}
+
+/// The kernel's log, read once each message.
+struct Log {
+    file: File,
+}
+
+impl Log {
+    fn open() -> anyhow::Result<Self> {
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(NON_BLOCKING)
+            .open("/dev/kmsg")
+            .context("cannot open the kernel's log")?;
+        Ok(Self { file })
+    }
+
+    fn new_messages(&mut self) -> anyhow::Result<Vec<String>> {
+        let mut messages = Vec::new();
+        let mut record = vec![0; 8192];
+        loop {
+            match self.file.read(&mut record) {
+                Ok(0) => return Ok(messages),
+                Ok(len) => {
+                    let text = String::from_utf8_lossy(&record[..len]);
+                    if let Some((_, message)) = text.split_once(';') {
+                        messages.extend(message.lines().next().map(str::to_owned));
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(messages),
+                // EPIPE: older messages were overwritten before they were read.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context("cannot read the kernel's log"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_listed_as_ranges() {
+        assert_eq!(list(&[]), "");
+        assert_eq!(list(&[7]), "7");
+        assert_eq!(list(&[3, 1, 2, 9, 8, 20]), "1-3,8-9,20");
+    }
+
+    #[test]
+    fn what_the_module_says_is_understood() {
+        let messages = [
+            "palisade_vcmd: allocated 5",
+            "palisade_vcmd: allocated 6",
+            "DMAR: IOMMU: dmar0: No PASID available",
+            "palisade_vcmd: refused after 2",
+        ]
+        .map(str::to_owned);
+        let loaded = Loaded::from_messages(&messages).unwrap();
+        assert_eq!(loaded.ids, [5, 6]);
+        assert!(loaded.check_end().is_ok());
+        let without_end = Loaded::from_messages(&messages[..2]).unwrap();
+        assert!(without_end.check_end().is_err());
+    }
+}

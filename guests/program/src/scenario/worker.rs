@@ -1,0 +1,158 @@
+//! A process that copies its own memory by one queue, over and over, and checks every byte.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+
+use crate::buffer::{Buffer, Pattern};
+use crate::dsa::{Copy, OnFault, Outcome, WorkQueue};
+use crate::report::Report;
+
+const SOURCE_BYTES: usize = 1 << 20;
+const DESTINATION_BYTES: usize = 1 << 20;
+const LONGEST_COPY_BYTES: u64 = 128 << 10;
+
+/// So often a copy goes to memory that nobody has touched.
+const FRESH_EVERY: u64 = 16;
+
+/// So often the host hears of it.
+const NOTE_EVERY: Duration = Duration::from_millis(500);
+
+/// What a worker process is started with.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// Its name in the report, one word.
+    pub name: String,
+    /// The queue's device file.
+    pub queue: PathBuf,
+    /// How long it works.
+    pub duration: Duration,
+    /// Its bytes differ from those of others.
+    pub seed: u64,
+}
+
+impl Worker {
+    /// As arguments of this program.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<String> {
+        vec![
+            "worker".to_owned(),
+            self.name.clone(),
+            self.queue.display().to_string(),
+            self.duration.as_millis().to_string(),
+            self.seed.to_string(),
+        ]
+    }
+
+    /// From those arguments, the word `worker` taken off.
+    ///
+    /// # Errors
+    /// They are not four, or not understood.
+    pub fn from_arguments(arguments: &[String]) -> anyhow::Result<Self> {
+        let [name, queue, milliseconds, seed] = arguments else {
+            bail!("worker takes NAME QUEUE MILLISECONDS SEED");
+        };
+        let milliseconds = milliseconds.parse().context("MILLISECONDS")?;
+        Ok(Self {
+            name: name.clone(),
+            queue: queue.into(),
+            duration: Duration::from_millis(milliseconds),
+            seed: seed.parse().context("SEED")?,
+        })
+    }
+}
+
+#[derive(Debug, Default)]
+struct Done {
+    copies: u64,
+    bytes: u64,
+}
+
+/// Works, and reports progress and how it came out, as one check by the worker's name.
+///
+/// # Errors
+/// The report port cannot be opened.
+pub fn run(worker: &Worker) -> anyhow::Result<()> {
+    let report = Report::open()?;
+    let outcome = work(worker, &report);
+    report.outcome(
+        &worker.name,
+        outcome.map(|done| format!("{} copies, {} bytes", done.copies, done.bytes)),
+    );
+    Ok(())
+}
+
+fn work(worker: &Worker, report: &Report) -> anyhow::Result<Done> {
+    let queue = WorkQueue::open(&worker.queue)?;
+    let source = Buffer::filled(SOURCE_BYTES, Pattern(worker.seed))?;
+    let mut destination = Buffer::filled(DESTINATION_BYTES, Pattern(!worker.seed))?;
+    let mut choice = Choice(worker.seed);
+    let started = Instant::now();
+    let mut noted = started;
+    let mut done = Done::default();
+    while started.elapsed() < worker.duration {
+        if done.copies % FRESH_EVERY == FRESH_EVERY - 1 {
+            destination = Buffer::untouched(DESTINATION_BYTES)?;
+        }
+        let len = 1 + choice.below(LONGEST_COPY_BYTES);
+        let from = usize::try_from(choice.below(SOURCE_BYTES as u64 - len))?;
+        let to = usize::try_from(choice.below(DESTINATION_BYTES as u64 - len))?;
+        let finished = queue.copy(Copy {
+            from: source.address(from),
+            to: destination.address(to),
+            len_bytes: u32::try_from(len)?,
+            on_fault: OnFault::Block,
+        })?;
+        ensure!(
+            finished.outcome == Outcome::Success,
+            "copy {} of {len} bytes: {}",
+            done.copies,
+            finished.outcome
+        );
+        destination
+            .expect_pattern(to, Pattern(worker.seed), from, usize::try_from(len)?)
+            .with_context(|| format!("copy {} of {len} bytes", done.copies))?;
+        done.copies += 1;
+        done.bytes += len;
+        if done.copies == 1 || noted.elapsed() > NOTE_EVERY {
+            report.note(&worker.name, done.copies);
+            noted = Instant::now();
+        }
+    }
+    source.expect_pattern(0, Pattern(worker.seed), 0, SOURCE_BYTES)?;
+    ensure!(done.copies > 0, "no copy was done");
+    Ok(done)
+}
+
+/// Numbers that look random and can be had again.
+struct Choice(u64);
+
+impl Choice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(0x5851_F42D_4C95_7F2D)
+            .wrapping_add(0x1405_7B7E_F767_814F);
+        (self.0 >> 33) % bound.max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_reads_back_its_own_arguments() {
+        let worker = Worker {
+            name: "first".into(),
+            queue: "/dev/dsa/wq0.0".into(),
+            duration: Duration::from_secs(3),
+            seed: 9,
+        };
+        let arguments = worker.arguments();
+        let again = Worker::from_arguments(&arguments[1..]).unwrap();
+        assert_eq!(again.arguments(), arguments);
+        assert!(Worker::from_arguments(&arguments).is_err());
+    }
+}
