@@ -1,5 +1,45 @@
-//! A tenant's memory as the server sees it
+//! A tenant's memory as the server sees it: regions made of file descriptors, copies in and out,
+//! atomics on tables that a guest writes at the same time.
+//!
+//! [`GuestMemory`] is one space of guest-physical addresses. Reads of its region list take no lock
+//! and write no shared cache line; a change publishes a new list and returns only when no one-off
+//! access uses the old one any more. A [`HostSlice`] is a piece of one region for keeps, as a
+//! translation cache holds it: it keeps its mapping alive past the removal of the region.
+//!
+//! The tenant may write, truncate or punch its memory at any moment. Concurrent writes are allowed
+//! and never seen through a Rust reference; a page that is no longer there is an error
+//! ([`MemoryError::Vanished`]), not a signal that kills the process. Threads that touch guest memory
+//! must leave `SIGBUS` unblocked, or the kernel kills the process all the same.
+//!
+//! This is the one room with unsafe code. It knows no IOMMU, no protocol and no permissions but a
+//! region's own; it does not count what a tenant may map beyond [`Limits`], and it does not order two
+//! accesses except as the atomic ones say. Numbers are little-endian, as guests of this platform are.
 
+mod copy;
 mod device_window;
+mod error;
+mod guest;
+mod region;
+mod shared;
+mod slice;
+mod snapshot;
+#[cfg(test)]
+mod tests;
 
 pub use device_window::DeviceWindow;
+pub use error::{MapError, MemoryError};
+pub use guest::{GuestMemory, Limits};
+pub use region::{Backing, Protection};
+pub use rustix::io::Errno;
+pub use shared::SharedMemory;
+pub use slice::HostSlice;
+pub use snapshot::Snapshot;
+
+const _: () = assert!(
+    size_of::<usize>() == 8,
+    "guest addresses are 64 bits wide and so must the host's be"
+);
+const _: () = assert!(
+    cfg!(target_endian = "little"),
+    "guests are little-endian, and nothing here turns numbers round"
+);
