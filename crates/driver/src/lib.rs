@@ -1,1 +1,27 @@
-//! A bare-metal style driver for the unit and the accelerator over vfio-user
+//! A driver written as for bare metal: it brings up the IOMMU unit that a guest sees, binds page tables of its own making
+//! to PASIDs, and makes the accelerator copy by their addresses.
+//!
+//! It is a tenant of the host and knows it only as hardware: registers over vfio-user, tables and queues in
+//! memory of its own, interrupts as messages. Demos, tests and benches run it, each in a process of its own.
+//!
+//! What it will not do: look inside the host, run a guest's code, or trust that an operation succeeded; each copy is
+//! read back and compared, and each wait has an end.
+
+mod buffer;
+mod error;
+mod guest;
+pub mod page_table;
+mod pattern;
+mod physical;
+mod process;
+mod space;
+mod wait;
+
+pub use buffer::{Buffer, Layout};
+pub use error::DriverError;
+pub use guest::{Guest, MAX_MEMORY_BYTES};
+pub use pattern::{Difference, Pattern};
+pub use physical::{Frame, PhysicalAllocator};
+pub use process::{Content, Presence, Process};
+pub use space::AddressSpace;
+pub use wait::{LIMIT, Patience};
