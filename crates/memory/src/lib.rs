@@ -19,12 +19,15 @@ mod copy;
 mod device_window;
 mod error;
 mod guest;
+mod mapping;
 mod region;
 mod shared;
 mod slice;
 mod snapshot;
+mod span;
 #[cfg(test)]
 mod tests;
+mod vanish;
 
 pub use device_window::DeviceWindow;
 pub use error::{MapError, MemoryError};

@@ -1,4 +1,5 @@
-use crate::region::{Region, Span, guest_len};
+use crate::region::{Region, guest_len};
+use crate::span::Span;
 use crate::{MemoryError, Protection};
 use palisade_units::Gpa;
 use std::fmt;
@@ -231,7 +232,7 @@ impl HostSlice {
     }
 
     pub(crate) fn base_address(&self) -> u64 {
-        self.region.base_address() + self.offset_bytes
+        guest_len(self.region.base().addr()) + self.offset_bytes
     }
 }
 

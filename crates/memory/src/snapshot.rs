@@ -1,4 +1,5 @@
-use crate::region::{Region, Span, checked_end, guest_len};
+use crate::region::{Region, checked_end, guest_len};
+use crate::span::Span;
 use crate::{HostSlice, MapError, MemoryError};
 use palisade_units::Gpa;
 use std::mem::MaybeUninit;

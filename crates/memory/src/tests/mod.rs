@@ -1,4 +1,5 @@
 mod space;
+mod vanish;
 
 use crate::{GuestMemory, MapError, Protection, SharedMemory};
 use palisade_units::Gpa;
