@@ -1,1 +1,53 @@
-//! The platform IOMMU
+//! The platform's IOMMU: what decides where a device's request leads.
+//!
+//! An [`Iommu`] has functions by BDF, and each function a PASID table of its own, keyed by the tag of
+//! a request or by its having none. An entry binds a tag to a [`Space`] of one tenant: tables in the
+//! tenant's memory, by which addresses are walked, and that memory itself, where every translation
+//! ends. It keeps a [`Hold`](palisade_ioasid::Hold), so the PASID behind it is not given out again
+//! while it stands. An engine reaches memory through its [`DmaPort`] and in no other way.
+//!
+//! - **Walks** follow VT-d revision 4.1, scalable mode: first stage (§3.6), second stage (§3.7),
+//!   both (§3.8), pass-through (§3.9). Each violation has its [`FaultReason`] (§7.1.3).
+//! - **Caches** are private to ports and checked against the function's generation, which
+//!   invalidations advance. What is stale stays until it is invalidated. An invalidation, unbind or
+//!   release returns when accesses in flight that used the old state have ended.
+//! - **Faults and page requests** go to the [`Sink`] of the binding, in the guest's names. The
+//!   platform holds no lock and counts no access as in flight while it calls a sink or a waiter.
+//!
+//! What it will not do: it reads no PASID directories, contexts or queues of guests (their unit does,
+//! and binds what it finds); it allocates no PASIDs; it knows no sockets, threads or clocks; it does
+//! not translate ahead of requests, and offers neither accessed and dirty bits of second stages nor
+//! the extended accessed flag.
+
+mod claim;
+mod entry;
+mod epoch;
+mod error;
+mod faults;
+mod function;
+mod handle;
+mod port;
+mod reason;
+mod report;
+mod requests;
+mod resolve;
+mod space;
+mod table;
+mod tlb;
+mod walk;
+
+pub use claim::{Claim, Sharing};
+pub use entry::{Binding, FaultProcessing, UserId};
+pub use error::{IommuError, TagName};
+pub use faults::{HostFault, UnknownTags};
+pub use function::{PasidEnable, PasidSupport};
+pub use handle::{AuditEntry, FunctionHandle, Iommu, Scope, Unbound};
+pub use port::{DmaError, DmaPort, OnMiss, Partial, Privilege, Requester, Side};
+pub use reason::FaultReason;
+pub use report::{
+    Fault, GroupIndex, PageRequest, PageResponse, PageWaiter, PlaceInGroup, QueueFull, Sink,
+};
+pub use space::{
+    ExecuteRequests, ExtendedAccessed, FirstStage, Levels, NoExecute, SecondStage, Space,
+    SupervisorExecution, SupervisorRequests, WriteProtect,
+};

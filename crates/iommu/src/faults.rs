@@ -1,0 +1,158 @@
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use palisade_units::{Access, Bdf, GuestPasid, Iova, PasidTag};
+
+use crate::entry::{FaultProcessing, User};
+use crate::error::{TagName, locked};
+use crate::{Fault, FaultReason, Sink};
+
+/// How many faults without a tenant to tell the host remembers of each function.
+const HOST_LOG_LEN: usize = 64;
+
+/// What a tag that has no entry means to the owner of the function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownTags {
+    /// The owner programs its own numbers: the tag is one of them.
+    AsGuestPasid,
+    /// The tag means nothing to the owner, so its faults are told without one.
+    WithoutPasid,
+}
+
+/// A fault that no tenant could be told of, in the host's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostFault {
+    /// The tag of the request.
+    pub tag: Option<PasidTag>,
+    /// The address of the request.
+    pub at: Iova,
+    /// What the request wanted.
+    pub access: Access,
+    /// Why it was refused.
+    pub reason: FaultReason,
+}
+
+#[derive(Clone)]
+struct DefaultSink {
+    sink: Arc<dyn Sink>,
+    guest_bdf: Bdf,
+    names: UnknownTags,
+}
+
+/// Who is told of a fault, with the names that they know.
+pub(crate) enum Addressee {
+    Tenant {
+        sink: Arc<dyn Sink>,
+        bdf: Bdf,
+        pasid: Option<GuestPasid>,
+    },
+    /// The tenant asked for no records.
+    Nobody,
+    Host,
+}
+
+impl Addressee {
+    /// Who is told of faults of a bound tag. Takes no reference to the PASID.
+    pub(crate) fn of(user: &User) -> Self {
+        let binding = &user.binding;
+        match binding.fault_disable {
+            FaultProcessing::Disabled => Self::Nobody,
+            FaultProcessing::Report => Self::Tenant {
+                sink: Arc::clone(&binding.sink),
+                bdf: binding.guest_bdf,
+                pasid: binding.guest_pasid,
+            },
+        }
+    }
+}
+
+/// The faults of one function.
+#[derive(Default)]
+pub(crate) struct Faults {
+    count: AtomicU64,
+    default_sink: Mutex<Option<DefaultSink>>,
+    host_log: Mutex<VecDeque<HostFault>>,
+}
+
+impl Faults {
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn host_log(&self) -> Vec<HostFault> {
+        locked(&self.host_log).iter().copied().collect()
+    }
+
+    pub(crate) fn set_default_sink(
+        &self,
+        sink: Option<Arc<dyn Sink>>,
+        guest_bdf: Bdf,
+        names: UnknownTags,
+    ) {
+        let new = sink.map(|sink| DefaultSink {
+            sink,
+            guest_bdf,
+            names,
+        });
+        let old = std::mem::replace(&mut *locked(&self.default_sink), new);
+        drop(old);
+    }
+
+    pub(crate) fn forget_default_sink(&self) {
+        let old = locked(&self.default_sink).take();
+        drop(old);
+    }
+
+    /// Who is told of faults of a tag that nothing is bound to.
+    pub(crate) fn addressee_of_unbound(&self, tag: Option<PasidTag>) -> Addressee {
+        let Some(owner) = locked(&self.default_sink).clone() else {
+            return Addressee::Host;
+        };
+        let pasid = match owner.names {
+            UnknownTags::AsGuestPasid => tag.and_then(|tag| GuestPasid::new(tag.get()).ok()),
+            UnknownTags::WithoutPasid => None,
+        };
+        Addressee::Tenant {
+            sink: owner.sink,
+            bdf: owner.guest_bdf,
+            pasid,
+        }
+    }
+
+    /// Counts a fault and tells of it. To be called with no lock held and no access in flight.
+    pub(crate) fn report(&self, function: Bdf, fault: HostFault, to: Addressee) {
+        let count = self.count.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let HostFault {
+            tag,
+            at,
+            access,
+            reason,
+        } = fault;
+        match to {
+            Addressee::Tenant { sink, bdf, pasid } => {
+                sink.fault(Fault {
+                    bdf,
+                    pasid,
+                    at,
+                    access,
+                    reason,
+                });
+            }
+            Addressee::Nobody => {}
+            Addressee::Host => {
+                let mut log = locked(&self.host_log);
+                if log.len() == HOST_LOG_LEN {
+                    log.pop_front();
+                }
+                log.push_back(fault);
+                drop(log);
+                // A device can make millions of these: the log gets the 1st, 2nd, 4th, 8th, …
+                if count.is_power_of_two() {
+                    let tag = TagName(tag);
+                    tracing::warn!(%function, %tag, %at, %access, %reason, count, "fault of nobody");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+use palisade_units::{Access, Iova};
+
+use super::{CHUNK_BYTES, DmaError, DmaPort, Job, Requester, conclude};
+
+/// Which end of a copy an error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Where the copy reads.
+    Source,
+    /// Where it writes.
+    Destination,
+}
+
+/// A copy that stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("after {done_bytes} bytes, on the side of the {side:?}: {error}")]
+pub struct Partial {
+    /// How many bytes were copied.
+    pub done_bytes: u64,
+    /// Why it stopped.
+    pub error: DmaError,
+    /// Which address it is about.
+    pub side: Side,
+}
+
+impl DmaPort {
+    /// Copies from one space to another, or within one, straight from host memory to host memory.
+    ///
+    /// Bytes move in ascending order, in pieces that end with a page of either side; each piece
+    /// comes out as if by way of a buffer. A range that overlaps its source from above is therefore
+    /// repeated, unless both lie within one page: who wants it otherwise copies in pieces from the
+    /// end.
+    ///
+    /// # Errors
+    /// [`Partial`]: how far it came, and what stopped it.
+    pub fn copy(
+        &mut self,
+        source: Requester,
+        from: Iova,
+        destination: Requester,
+        to: Iova,
+        len_bytes: u64,
+    ) -> Result<(), Partial> {
+        let read = Job {
+            by: source,
+            at: from,
+            access: source.access(Access::READ),
+            len_bytes,
+        };
+        let access = destination.access(Access::WRITE);
+        let write = Job {
+            by: destination,
+            at: to,
+            access,
+            len_bytes,
+        };
+        let Self {
+            function,
+            slot,
+            reads,
+            writes,
+        } = self;
+        let mut done = 0;
+        while done < len_bytes {
+            let goal = len_bytes.min(done.saturating_add(CHUNK_BYTES));
+            let in_flight = slot.enter();
+            let read_generation = function.generations.current(source.tag);
+            let write_generation = function.generations.current(destination.tag);
+            let mut blocked = None;
+            while done < goal && blocked.is_none() {
+                let source = match read.piece(function, reads, read_generation, done) {
+                    Ok(piece) => piece,
+                    Err(why) => {
+                        blocked = Some((why, Side::Source));
+                        break;
+                    }
+                };
+                let target = match write.piece(function, writes, write_generation, done) {
+                    Ok(piece) => piece,
+                    Err(why) => {
+                        blocked = Some((why, Side::Destination));
+                        break;
+                    }
+                };
+                let len = source.left_bytes.min(target.left_bytes).min(goal - done);
+                let (at, to) = (source.offset_bytes, target.offset_bytes);
+                match source.slice.copy_to(at, target.slice, to, len) {
+                    Ok(()) => done += len,
+                    Err(error) => {
+                        // Memory fails by its own address: ask the source first, by reading it.
+                        let (job, side) = if source.slice.read(at, &mut [0; 1]).is_ok() {
+                            (&write, Side::Destination)
+                        } else {
+                            (&read, Side::Source)
+                        };
+                        blocked = Some((job.failed(function, done, error), side));
+                    }
+                }
+            }
+            drop(in_flight);
+            if let Some((blocked, side)) = blocked {
+                let on_miss = match side {
+                    Side::Source => source.on_miss,
+                    Side::Destination => destination.on_miss,
+                };
+                let error = conclude(function, on_miss, *blocked);
+                return Err(Partial {
+                    done_bytes: done,
+                    error,
+                    side,
+                });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+use palisade_memory::{HostSlice, MemoryError, Snapshot};
+use palisade_units::{Access, Gpa, Iova, PageSize, PasidTag};
+
+use crate::FaultReason;
+use crate::entry::User;
+use crate::faults::{Addressee, HostFault};
+use crate::function::Function;
+use crate::walk::{self, Leaf, Marked, Mend, Prefix, Refusal, TableError, Tables};
+
+impl Tables for Snapshot {
+    fn load(&self, at: Gpa) -> Result<u64, TableError> {
+        self.load_u64(at).map_err(|_| TableError::Access)
+    }
+
+    fn mark(&self, at: Gpa, seen: u64, marked: u64) -> Result<Marked, TableError> {
+        match self.compare_exchange_u64(at, seen, marked) {
+            Ok(Ok(_)) => Ok(Marked::Done),
+            Ok(Err(_)) => Ok(Marked::Changed),
+            Err(_) => Err(TableError::Access),
+        }
+    }
+}
+
+/// A piece of the tenant's memory that a page of a space leads to.
+pub(crate) struct Resolved {
+    /// The memory, as long as `size` says.
+    pub(crate) slice: HostSlice,
+    /// 4 KiB or 2 MiB; larger pages are taken in pieces.
+    pub(crate) size: PageSize,
+}
+
+/// A request that is refused, and who is told.
+pub(crate) struct Blocked {
+    pub(crate) fault: HostFault,
+    pub(crate) mend: Mend,
+    pub(crate) addressee: Addressee,
+}
+
+impl Function {
+    /// Translates an address for one kind of access, into memory that may be accessed so.
+    ///
+    /// To be called while the access is announced as in flight: nothing that it returns refers to
+    /// the entry, so the PASID is held by the table alone.
+    pub(crate) fn resolve(
+        &self,
+        tag: Option<PasidTag>,
+        at: Iova,
+        access: Access,
+    ) -> Result<Resolved, Box<Blocked>> {
+        self.with_user(tag, at, access, |user| {
+            let prefix = if tag.is_some() {
+                Prefix::Pasid
+            } else {
+                Prefix::None
+            };
+            let binding = &user.binding;
+            binding.memory.with_snapshot(|memory| {
+                let leaf = walk::translate(&binding.space, memory, at, access, prefix)?;
+                take(memory, leaf, access)
+            })
+        })
+    }
+
+    /// Serves a request by who is bound to its tag, unless it is refused.
+    fn with_user<R>(
+        &self,
+        tag: Option<PasidTag>,
+        at: Iova,
+        access: Access,
+        serve: impl FnOnce(&User) -> Result<R, Refusal>,
+    ) -> Result<R, Box<Blocked>> {
+        if let Some(reason) = self.refuses_tag(tag) {
+            return Err(self.refuse_unbound(tag, at, access, reason));
+        }
+        let entry = self.table.peek(tag);
+        let Some(entry) = entry.as_ref().and_then(|entry| entry.as_ref()) else {
+            let reason = FaultReason::PasidEntryNotPresent;
+            return Err(self.refuse_unbound(tag, at, access, reason));
+        };
+        serve(&entry.active).map_err(|Refusal { reason, mend }| {
+            let addressee = Addressee::of(&entry.active);
+            Box::new(Blocked {
+                fault: HostFault {
+                    tag,
+                    at,
+                    access,
+                    reason,
+                },
+                mend,
+                addressee,
+            })
+        })
+    }
+
+    /// Refuses a request of a tag, and finds who is told. To be called while it is in flight.
+    pub(crate) fn refuse(
+        &self,
+        tag: Option<PasidTag>,
+        at: Iova,
+        access: Access,
+        refusal: Refusal,
+    ) -> Box<Blocked> {
+        let served = self.with_user(tag, at, access, |_| Err::<Never, _>(refusal));
+        match served {
+            Err(blocked) => blocked,
+        }
+    }
+
+    /// Refuses a request that no entry serves.
+    pub(crate) fn refuse_unbound(
+        &self,
+        tag: Option<PasidTag>,
+        at: Iova,
+        access: Access,
+        reason: FaultReason,
+    ) -> Box<Blocked> {
+        let addressee = self.faults.addressee_of_unbound(tag);
+        let fault = HostFault {
+            tag,
+            at,
+            access,
+            reason,
+        };
+        Box::new(Blocked {
+            fault,
+            mend: Mend::Never,
+            addressee,
+        })
+    }
+
+    /// What a failed access to memory that was translated before is to the tenant.
+    pub(crate) fn memory_failed(
+        &self,
+        tag: Option<PasidTag>,
+        at: Iova,
+        access: Access,
+        error: MemoryError,
+    ) -> Box<Blocked> {
+        self.refuse(tag, at, access, refusal_of(error))
+    }
+}
+
+/// There is none: a request that is refused is not served.
+enum Never {}
+
+/// The tenant's memory is the last stage: where it has none, that stage has no entry.
+fn refusal_of(error: MemoryError) -> Refusal {
+    match error {
+        MemoryError::ReadOnly { .. } => FaultReason::NotWritable.into(),
+        _ => FaultReason::SecondStageNotPresent.into(),
+    }
+}
+
+/// The memory that a leaf leads to, as much of it as can be had in one piece.
+fn take(memory: &Snapshot, leaf: Leaf, access: Access) -> Result<Resolved, Refusal> {
+    let sizes = [PageSize::Size2M, PageSize::Size4K];
+    let sizes = sizes.into_iter().filter(|size| *size <= leaf.size);
+    let mut refusal = FaultReason::SecondStageNotPresent.into();
+    for size in sizes {
+        let base = Gpa::new(leaf.at.get() & !(size.bytes() - 1));
+        if size != PageSize::Size4K && walk::meets_interrupt_range(base, size) {
+            continue;
+        }
+        match memory.page(base, size.bytes()) {
+            Ok(slice) if access.contains(Access::WRITE) && !slice.is_writable() => {
+                return Err(FaultReason::NotWritable.into());
+            }
+            Ok(slice) => return Ok(Resolved { slice, size }),
+            Err(error) => refusal = refusal_of(error),
+        }
+    }
+    Err(refusal)
+}

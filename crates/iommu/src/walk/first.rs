@@ -1,0 +1,217 @@
+use palisade_units::{Access, Gpa, Iova, PageSize};
+
+use super::{ADDRESS_MASK, Leaf, Marked, Refusal, TableError, Tables, WALK_ATTEMPTS, entry_at};
+use crate::space::{
+    ExecuteRequests, FirstStage, NoExecute, SupervisorExecution, SupervisorRequests, WriteProtect,
+};
+use crate::{FaultReason, Levels};
+
+/// The most levels that a table has.
+const MAX_LEVELS: usize = 5;
+
+/// A first-stage entry (VT-d §9.7).
+#[derive(Clone, Copy, Default)]
+struct Entry(u64);
+
+impl Entry {
+    const PRESENT: u64 = 1;
+    const WRITE: u64 = 1 << 1;
+    const USER: u64 = 1 << 2;
+    const ACCESSED: u64 = 1 << 5;
+    const DIRTY: u64 = 1 << 6;
+    const PAGE_SIZE: u64 = 1 << 7;
+    const NO_EXECUTE: u64 = 1 << 63;
+
+    const fn has(self, bits: u64) -> bool {
+        self.0 & bits == bits
+    }
+
+    /// The size of the page, where the entry is a leaf of its level.
+    const fn leaf(self, level: u8) -> Option<PageSize> {
+        if level == 1 || self.has(Self::PAGE_SIZE) {
+            PageSize::of_level(level)
+        } else {
+            None
+        }
+    }
+
+    /// The bits that must be clear, given the entry's level and what it is.
+    fn reserved(self, level: u8, no_execute: NoExecute) -> u64 {
+        let execute = match no_execute {
+            NoExecute::Reserved => Self::NO_EXECUTE,
+            NoExecute::Honoured => 0,
+        };
+        let shape = match (level, self.leaf(level)) {
+            // Bit 12 of a large page is its PAT bit, those up to the page number are reserved.
+            (2.., Some(size)) => (size.bytes() - 1) & !0x1fff,
+            (4.., None) => Self::PAGE_SIZE,
+            _ => 0,
+        };
+        execute | shape
+    }
+}
+
+/// What a path through the table allows: each level can only take away.
+#[derive(Clone, Copy)]
+struct Rights(u64);
+
+impl Rights {
+    const ALL: Self = Self(Entry::WRITE | Entry::USER);
+
+    const fn through(self, entry: Entry) -> Self {
+        let kept = self.0 & (entry.0 | Entry::NO_EXECUTE);
+        Self(kept | entry.0 & Entry::NO_EXECUTE)
+    }
+
+    fn check(self, stage: &FirstStage, access: Access) -> Result<(), Refusal> {
+        let rights = Entry(self.0);
+        let privileged = access.contains(Access::PRIVILEGED);
+        let user_page = rights.has(Entry::USER);
+        if !privileged && !user_page {
+            return Err(Refusal::mendable(FaultReason::SupervisorPage));
+        }
+        if access.contains(Access::EXECUTE) {
+            let kept_out = privileged
+                && user_page
+                && stage.supervisor_execution == SupervisorExecution::SupervisorPages;
+            if kept_out || rights.has(Entry::NO_EXECUTE) {
+                return Err(Refusal::mendable(FaultReason::NotExecutable));
+            }
+        }
+        let protected = !privileged || stage.write_protect == WriteProtect::All;
+        if access.contains(Access::WRITE) && protected && !rights.has(Entry::WRITE) {
+            return Err(Refusal::mendable(FaultReason::NotWritable));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Step {
+    at: Gpa,
+    entry: Entry,
+}
+
+/// The entries from the top of the table to the leaf.
+struct Path {
+    steps: [Step; MAX_LEVELS],
+    length: usize,
+    size: PageSize,
+    rights: Rights,
+}
+
+/// Translates by a first stage (VT-d §3.6) and marks what was used (VT-d §3.6.2).
+///
+/// Bits are set only for a request that succeeds, and only in entries that are still what the walk
+/// saw; a guest that keeps changing them gets a fault after a bounded number of attempts.
+pub(super) fn walk<T: Tables>(
+    stage: &FirstStage,
+    tables: &T,
+    at: Iova,
+    access: Access,
+) -> Result<Leaf, Refusal> {
+    let privileged = access.contains(Access::PRIVILEGED);
+    if access.contains(Access::EXECUTE) && stage.execute == ExecuteRequests::Refused {
+        return Err(FaultReason::ExecuteRequestDisabled.into());
+    }
+    if privileged && stage.supervisor == SupervisorRequests::Refused {
+        return Err(FaultReason::SupervisorRequestDisabled.into());
+    }
+    if !is_canonical(at, stage.levels) {
+        return Err(FaultReason::NotCanonical.into());
+    }
+    for _ in 0..WALK_ATTEMPTS {
+        let path = descend(stage, tables, at)?;
+        path.rights.check(stage, access)?;
+        if mark(&path, tables, access)? == Marked::Done {
+            let within = at.get() & (path.size.bytes() - 1);
+            let page =
+                path.steps[path.length - 1].entry.0 & ADDRESS_MASK & !(path.size.bytes() - 1);
+            return Ok(Leaf {
+                at: Gpa::new(page | within),
+                size: path.size,
+            });
+        }
+    }
+    Err(FaultReason::FirstStageMarkFailed.into())
+}
+
+/// Whether the bits above the table's width repeat its highest bit.
+const fn is_canonical(at: Iova, levels: Levels) -> bool {
+    let high = at.get() >> (levels.address_bits() - 1);
+    high == 0 || high == u64::MAX >> (levels.address_bits() - 1)
+}
+
+fn descend<T: Tables>(stage: &FirstStage, tables: &T, at: Iova) -> Result<Path, Refusal> {
+    let top = stage.levels.count();
+    let mut table = stage.root;
+    let mut steps = [Step::default(); MAX_LEVELS];
+    let mut rights = Rights::ALL;
+    for (step, level) in steps.iter_mut().zip((1..=top).rev()) {
+        let here = entry_at(table, at.get(), level);
+        let loaded = tables.load(here);
+        let entry = Entry(loaded.map_err(|error| unreadable(error, level == top))?);
+        if !entry.has(Entry::PRESENT) {
+            return Err(Refusal::mendable(FaultReason::FirstStageNotPresent));
+        }
+        if entry.0 & entry.reserved(level, stage.no_execute) != 0 {
+            return Err(FaultReason::FirstStageReserved.into());
+        }
+        *step = Step { at: here, entry };
+        rights = rights.through(entry);
+        if let Some(size) = entry.leaf(level) {
+            let length = usize::from(top - level) + 1;
+            return Ok(Path {
+                steps,
+                length,
+                size,
+                rights,
+            });
+        }
+        table = Gpa::new(entry.0 & ADDRESS_MASK);
+    }
+    // Level 1 is always a leaf: only a table of more levels than `steps` holds would come here.
+    Err(FaultReason::PasidEntryInvalid.into())
+}
+
+fn mark<T: Tables>(path: &Path, tables: &T, access: Access) -> Result<Marked, Refusal> {
+    let dirty = if access.contains(Access::WRITE) {
+        Entry::DIRTY
+    } else {
+        0
+    };
+    for (index, step) in path.steps[..path.length].iter().enumerate() {
+        let leaf = index + 1 == path.length;
+        let bits = Entry::ACCESSED | if leaf { dirty } else { 0 };
+        if step.entry.has(bits) {
+            continue;
+        }
+        let marked = tables.mark(step.at, step.entry.0, step.entry.0 | bits);
+        if marked.map_err(unmarkable)? == Marked::Changed {
+            return Ok(Marked::Changed);
+        }
+    }
+    Ok(Marked::Done)
+}
+
+fn unreadable(error: TableError, is_root: bool) -> Refusal {
+    let reason = match (error, is_root) {
+        (TableError::Access, true) => FaultReason::FirstStageRootAccess,
+        (TableError::Access, false) => FaultReason::FirstStageAccess,
+        (TableError::Denied, true) => FaultReason::FirstStageRootUnreadable,
+        (TableError::Denied, false) => FaultReason::FirstStageUnreadable,
+        (TableError::BeyondWidth, _) => FaultReason::FirstStageBeyondWidth,
+        (TableError::Stage(reason), _) => reason,
+    };
+    reason.into()
+}
+
+fn unmarkable(error: TableError) -> Refusal {
+    let reason = match error {
+        TableError::Access => FaultReason::FirstStageMarkFailed,
+        TableError::Denied => FaultReason::FirstStageUnwritable,
+        TableError::BeyondWidth => FaultReason::FirstStageBeyondWidth,
+        TableError::Stage(reason) => reason,
+    };
+    reason.into()
+}

@@ -1,0 +1,185 @@
+//! From a request's address to the tenant's own physical address, by the tables in its memory.
+
+mod first;
+mod second;
+
+use palisade_units::{Access, Gpa, Iova, PageSize};
+
+use crate::{FaultReason, SecondStage, Space};
+
+/// The bits of an entry that hold an address: 51:12.
+const ADDRESS_MASK: u64 = 0x000f_ffff_ffff_f000;
+/// The platform's host address width.
+const HOST_ADDRESS_BITS: u32 = 52;
+/// The interrupt address range, FEEx_xxxxh (VT-d §3.14).
+const INTERRUPT_RANGE: core::ops::RangeInclusive<u64> = 0xfee0_0000..=0xfeef_ffff;
+/// How often a walk starts anew because the guest changed an entry under it.
+const WALK_ATTEMPTS: u32 = 16;
+
+/// Where tables are read from and marked in: a tenant's memory, or that behind its second stage.
+pub(crate) trait Tables {
+    /// Loads the 8-byte entry at an address, in one piece.
+    fn load(&self, at: Gpa) -> Result<u64, TableError>;
+
+    /// Replaces the entry if it is still `seen`.
+    fn mark(&self, at: Gpa, seen: u64, marked: u64) -> Result<Marked, TableError>;
+}
+
+/// What came of marking an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Marked {
+    /// The entry is marked.
+    Done,
+    /// The entry is no longer what was seen.
+    Changed,
+}
+
+/// Why an entry cannot be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TableError {
+    /// There is no such memory, it is gone, or it may not be written.
+    Access,
+    /// The guest's second stage does not allow it.
+    Denied,
+    /// The address is beyond the width of the guest's second stage.
+    BeyondWidth,
+    /// The walk of the guest's second stage failed otherwise.
+    Stage(FaultReason),
+}
+
+/// Where an address leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Leaf {
+    /// The guest physical address that the request's address leads to.
+    pub(crate) at: Gpa,
+    /// The size of the page, aligned, in which all addresses are translated alike.
+    pub(crate) size: PageSize,
+}
+
+/// Whether the guest can make a refused request succeed by answering a page request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mend {
+    /// The first stage lacks the page or a permission.
+    ByPageRequest,
+    /// Asking would not help.
+    Never,
+}
+
+/// A request that the tables refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) reason: FaultReason,
+    pub(crate) mend: Mend,
+}
+
+impl Refusal {
+    const fn mendable(reason: FaultReason) -> Self {
+        Self {
+            reason,
+            mend: Mend::ByPageRequest,
+        }
+    }
+}
+
+impl From<FaultReason> for Refusal {
+    fn from(reason: FaultReason) -> Self {
+        Self {
+            reason,
+            mend: Mend::Never,
+        }
+    }
+}
+
+/// Whether a request carries a PASID, which decides what an address in the interrupt range is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prefix {
+    /// The request has a PASID.
+    Pasid,
+    /// The request has none.
+    None,
+}
+
+/// Translates one address of a space for one kind of access.
+///
+/// Accessed and dirty bits are set on the way. The result is not in the interrupt range.
+pub(crate) fn translate<T: Tables>(
+    space: &Space,
+    tables: &T,
+    at: Iova,
+    access: Access,
+    prefix: Prefix,
+) -> Result<Leaf, Refusal> {
+    if prefix == Prefix::None && INTERRUPT_RANGE.contains(&at.get()) {
+        return Err(FaultReason::InterruptRange.into());
+    }
+    let leaf = match space {
+        Space::FirstStage(first) => first::walk(first, tables, at, access)?,
+        Space::SecondStage(second) => second::walk(second, tables, Gpa::new(at.get()), access)?,
+        Space::Nested(first, second) => {
+            let inner = first::walk(first, &Behind { tables, second }, at, access)?;
+            let outer = second::walk(second, tables, inner.at, access)?;
+            Leaf {
+                at: outer.at,
+                size: inner.size.min(outer.size),
+            }
+        }
+        Space::PassThrough if at.get() >> HOST_ADDRESS_BITS != 0 => {
+            return Err(FaultReason::BeyondHostWidth.into());
+        }
+        Space::PassThrough => Leaf {
+            at: Gpa::new(at.get()),
+            size: PageSize::Size1G,
+        },
+    };
+    if INTERRUPT_RANGE.contains(&leaf.at.get()) {
+        return Err(FaultReason::InterruptRange.into());
+    }
+    Ok(leaf)
+}
+
+/// Whether some address of a page is in the interrupt range, so that the page is not translated as
+/// a whole.
+pub(crate) fn meets_interrupt_range(page: Gpa, size: PageSize) -> bool {
+    let last = page.get().saturating_add(size.bytes() - 1);
+    page.get() <= *INTERRUPT_RANGE.end() && last >= *INTERRUPT_RANGE.start()
+}
+
+/// Tables whose addresses go through a guest's second stage.
+struct Behind<'a, T> {
+    tables: &'a T,
+    second: &'a SecondStage,
+}
+
+impl<T: Tables> Behind<'_, T> {
+    fn resolve(&self, at: Gpa, access: Access) -> Result<Gpa, TableError> {
+        let leaf = second::walk(self.second, self.tables, at, access);
+        leaf.map(|leaf| leaf.at).map_err(|reason| match reason {
+            FaultReason::BeyondSecondStageWidth => TableError::BeyondWidth,
+            FaultReason::SecondStageNotPresent
+            | FaultReason::NotReadable
+            | FaultReason::NotWritable => TableError::Denied,
+            other => TableError::Stage(other),
+        })
+    }
+}
+
+impl<T: Tables> Tables for Behind<'_, T> {
+    fn load(&self, at: Gpa) -> Result<u64, TableError> {
+        self.tables.load(self.resolve(at, Access::READ)?)
+    }
+
+    fn mark(&self, at: Gpa, seen: u64, marked: u64) -> Result<Marked, TableError> {
+        let at = self.resolve(at, Access::WRITE)?;
+        self.tables.mark(at, seen, marked)
+    }
+}
+
+/// The index of an address in a table of this level, counted from 1, as a distance in bytes.
+const fn entry_offset(address: u64, level: u8) -> u64 {
+    ((address >> (3 + 9 * level as u32)) & 0x1ff) << 3
+}
+
+/// The address of an entry; tables are aligned and below 2^52, so the sum cannot wrap.
+const fn entry_at(table: Gpa, address: u64, level: u8) -> Gpa {
+    Gpa::new(table.get() | entry_offset(address, level))
+}
