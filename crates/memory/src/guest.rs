@@ -35,8 +35,9 @@ impl Default for Limits {
 /// One space of guest-physical addresses. Clones are handles of the same space.
 ///
 /// The accesses here are for one thing at a time (a table entry, a queue's descriptor). They may
-/// cross from one region to the next, and touch nothing if part of the range is not mapped. Whoever
-/// comes back to the same memory takes a [`HostSlice`] by [`GuestMemory::page`].
+/// cross from one region to the next, and touch nothing if part of the range is not mapped; one of no
+/// bytes succeeds anywhere. Whoever comes back to the same memory takes a [`HostSlice`] by
+/// [`GuestMemory::page`].
 #[derive(Clone)]
 pub struct GuestMemory {
     space: Arc<Space>,

@@ -88,6 +88,9 @@ impl Snapshot {
     /// As there.
     #[inline]
     pub fn read(&self, at: Gpa, into: &mut [u8]) -> Result<(), MemoryError> {
+        if into.is_empty() {
+            return Ok(());
+        }
         match self.span(at, guest_len(into.len())) {
             Ok(span) => span.read(into),
             Err(_) => self.read_across(at, into),
@@ -116,6 +119,9 @@ impl Snapshot {
     /// As there.
     #[inline]
     pub fn write(&self, at: Gpa, from: &[u8]) -> Result<(), MemoryError> {
+        if from.is_empty() {
+            return Ok(());
+        }
         match self.span(at, guest_len(from.len())) {
             Ok(span) => span.write(from),
             Err(_) => self.write_across(at, from),

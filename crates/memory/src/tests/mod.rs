@@ -1,3 +1,5 @@
+mod model;
+mod slices;
 mod space;
 mod vanish;
 
