@@ -16,6 +16,10 @@ use zerocopy::FromBytes;
 pub struct Snapshot {
     /// In the order of their addresses, none overlapping.
     entries: Vec<Entry>,
+    /// One of them once more: the one that is tried before all are searched. A guest's memory is one
+    /// or two large regions and some small ones, and a guess that the processor predicts costs a
+    /// third of a search.
+    largest: Option<Entry>,
 }
 
 #[derive(Clone, Debug)]
@@ -45,8 +49,20 @@ impl Snapshot {
         self.entries.partition_point(|it| it.end <= at)
     }
 
+    fn of(entries: Vec<Entry>) -> Self {
+        let largest = entries.iter().max_by_key(|it| it.end - it.start).cloned();
+        Self { entries, largest }
+    }
+
     #[inline]
     fn entry(&self, at: Gpa) -> Result<&Entry, MemoryError> {
+        match &self.largest {
+            Some(it) if it.start <= at.get() && at.get() < it.end => Ok(it),
+            _ => self.search(at),
+        }
+    }
+
+    fn search(&self, at: Gpa) -> Result<&Entry, MemoryError> {
         let found = self.entries.get(self.first_after(at.get()));
         found
             .filter(|it| it.start <= at.get())
@@ -274,9 +290,7 @@ impl Snapshot {
             .entries
             .split_at_checked(self.first_after(start))
             .unwrap_or((&self.entries, &[]));
-        Self {
-            entries: [before, &[entry], after].concat(),
-        }
+        Self::of([before, &[entry], after].concat())
     }
 
     /// These regions less those that fill a range exactly.
@@ -299,6 +313,6 @@ impl Snapshot {
         }
         let mut entries = self.entries.clone();
         entries.drain(from..=to);
-        Ok(Self { entries })
+        Ok(Self::of(entries))
     }
 }
