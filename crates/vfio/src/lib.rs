@@ -1,1 +1,29 @@
-//! What a VMM may ask of the host
+//! What a VMM may ask of the host: PASIDs, and what they are bound to, for one tenant.
+//!
+//! A [`Container`] stands between a tenant's unit, which reads the guest's tables, and the platform's
+//! IOMMU, which alone translates. It turns the guest's names (BDF, PASID) into the host's, and gives
+//! the platform an entry only with a hold on a PASID of the tenant's own set. Everything that it took
+//! goes back by detaching and by [`Container::close`].
+//!
+//! What is charged to the tenant's quota: each PASID that the guest allocates, each number of the
+//! guest's own that is bound somewhere, and one PASID for each attached function, which serves its
+//! requests without a PASID.
+//!
+//! What it will not do: it reads no guest memory, knows no register of any unit and no socket, and
+//! has no threads.
+
+mod attachment;
+mod binding;
+mod container;
+mod error;
+mod key;
+mod outlet;
+mod pasids;
+
+#[cfg(test)]
+mod tests;
+
+pub use attachment::Attachment;
+pub use container::Container;
+pub use error::VfioError;
+pub use key::{GuestScope, SpaceKey};

@@ -1,0 +1,264 @@
+//! Bind, unbind, invalidate, respond: what a unit asks for when its guest's tables changed.
+
+use std::sync::Arc;
+
+use palisade_ioasid::{Hold, IoasidError, PasidRange};
+use palisade_iommu::{
+    Binding, FaultProcessing, GroupIndex, PageResponse, Scope, Sharing, Sink, Space,
+};
+use palisade_units::{Bdf, GuestPasid};
+
+use crate::container::{Endpoint, Inner};
+use crate::{Container, GuestScope, SpaceKey, VfioError};
+
+/// An entry that the platform has for this container.
+#[derive(Clone)]
+pub(crate) struct Bound {
+    pub(crate) space: Space,
+    fault_processing: FaultProcessing,
+    /// On the PASID in the entry. While someone works with its tag, it does not become another's.
+    hold: Hold,
+}
+
+impl Container {
+    /// Binds requests of a guest's function to an address space. A PASID that the guest's own
+    /// allocator never took is a number of its own: it gets a PASID of the host, charged to the
+    /// tenant, that goes with the last unbind. Binding the same again does nothing; binding another
+    /// space replaces the first, and nothing uses that one any more when this returns.
+    ///
+    /// # Errors
+    /// [`VfioError::NotAttached`] (ENODEV), [`VfioError::InvalidPasid`] (EINVAL) for PASID 0, ENOSPC
+    /// beyond the quota, and those of the platform: EBUSY where another function of the tenant has
+    /// the PASID bound to another space on the same parent, EOPNOTSUPP for a space or a PASID that
+    /// the function does not support. After an error, what was bound before still is.
+    pub fn bind(
+        &self,
+        guest_bdf: Bdf,
+        key: SpaceKey,
+        space: Space,
+        fault_processing: FaultProcessing,
+    ) -> Result<(), VfioError> {
+        if let SpaceKey::Pasid(guest) = key
+            && guest.get() == 0
+        {
+            return Err(VfioError::InvalidPasid { guest });
+        }
+        let inner = &self.inner;
+        let _operation = inner.operation();
+        let endpoint = inner.endpoint(guest_bdf)?;
+        let is_bound = inner
+            .bound(guest_bdf, key)
+            .is_some_and(|old| old.space == space && old.fault_processing == fault_processing);
+        if is_bound {
+            return Ok(());
+        }
+        inner.bind(&endpoint, key, space, fault_processing)
+    }
+
+    /// Unbinds requests of a guest's function. Nothing uses the space any more when this returns, and
+    /// page requests that were open were answered. A PASID that the guest allocated stays allocated.
+    ///
+    /// # Errors
+    /// [`VfioError::NotAttached`] (ENODEV), [`VfioError::NotBound`] (ENOENT).
+    pub fn unbind(&self, guest_bdf: Bdf, key: SpaceKey) -> Result<(), VfioError> {
+        let inner = &self.inner;
+        let _operation = inner.operation();
+        let endpoint = inner.endpoint(guest_bdf)?;
+        if inner.release(&endpoint, key) {
+            Ok(())
+        } else {
+            Err(VfioError::NotBound {
+                bdf: guest_bdf,
+                key,
+            })
+        }
+    }
+
+    /// Makes the platform forget translations of a guest's function. When this returns, no access
+    /// uses what was forgotten. On a parent that tenants share, nothing of others is forgotten.
+    pub fn invalidate(&self, guest_bdf: Bdf, scope: GuestScope) {
+        let inner = &self.inner;
+        // Behind a bind that another thread is in the middle of, whose entry is not noted yet.
+        let _operation = inner.operation();
+        let Ok(endpoint) = inner.endpoint(guest_bdf) else {
+            return;
+        };
+        match scope {
+            GuestScope::All => inner.forget_all(&endpoint),
+            GuestScope::Key(key) => {
+                if let Some(bound) = inner.bound(guest_bdf, key) {
+                    let tag = endpoint.tag(key, &bound.hold);
+                    endpoint.function.invalidate(Scope::Tag(tag));
+                }
+            }
+            GuestScope::Pages { key, at, len_bytes } => {
+                if let Some(bound) = inner.bound(guest_bdf, key) {
+                    let tag = endpoint.tag(key, &bound.hold);
+                    let pages = Scope::Pages { tag, at, len_bytes };
+                    endpoint.function.invalidate(pages);
+                }
+            }
+        }
+    }
+
+    /// Answers a page request group of a guest's function.
+    ///
+    /// # Errors
+    /// [`VfioError::NotAttached`] (ENODEV), [`VfioError::NotBound`] (ENOENT), and ENOENT where no
+    /// request of that group waits, as after its first answer.
+    pub fn respond(
+        &self,
+        guest_bdf: Bdf,
+        key: SpaceKey,
+        group: GroupIndex,
+        response: PageResponse,
+    ) -> Result<(), VfioError> {
+        let endpoint = self.inner.endpoint(guest_bdf)?;
+        let bound = self.inner.bound(guest_bdf, key);
+        // The hold in `bound` lives until the answer is given: a late one cannot meet a request of a
+        // tenant who got the number in between.
+        let bound = bound.ok_or(VfioError::NotBound {
+            bdf: guest_bdf,
+            key,
+        })?;
+        let tag = endpoint.tag(key, &bound.hold);
+        Ok(endpoint.function.respond(tag, group, response)?)
+    }
+}
+
+/// The caller is in an operation.
+impl Inner {
+    /// The state that a function has before its guest turns translation on.
+    pub(crate) fn bind_pass_through(&self, endpoint: &Endpoint) -> Result<(), VfioError> {
+        self.bind(
+            endpoint,
+            SpaceKey::WithoutPasid,
+            Space::PassThrough,
+            FaultProcessing::Report,
+        )
+    }
+
+    fn bind(
+        &self,
+        endpoint: &Endpoint,
+        key: SpaceKey,
+        space: Space,
+        fault_processing: FaultProcessing,
+    ) -> Result<(), VfioError> {
+        let hold = match key {
+            SpaceKey::WithoutPasid => self.default_hold(endpoint.guest_bdf)?,
+            SpaceKey::Pasid(guest) => self.hold_of(guest)?,
+        };
+        let tag = endpoint.tag(key, &hold);
+        let binding = Binding {
+            user: endpoint.user,
+            space,
+            memory: endpoint.memory.clone(),
+            sink: Arc::clone(&self.outlet) as Arc<dyn Sink>,
+            guest_bdf: endpoint.guest_bdf,
+            guest_pasid: key.guest_pasid(),
+            fault_disable: fault_processing,
+        };
+        if let Err(error) = endpoint.function.bind(tag, hold.clone(), binding) {
+            self.end_pair_if_unused(key);
+            return Err(error.into());
+        }
+        let bound = Bound {
+            space,
+            fault_processing,
+            hold,
+        };
+        if let Some(attached) = self.state().functions.get_mut(&endpoint.guest_bdf) {
+            attached.bound.insert(key, bound);
+        }
+        Ok(())
+    }
+
+    /// A hold on the PASID of a guest's number. A number without one gets one.
+    fn hold_of(&self, guest: GuestPasid) -> Result<Hold, VfioError> {
+        match self.set.find_guest(guest) {
+            Err(IoasidError::GuestNotFound { .. }) => {}
+            found => return Ok(found?),
+        }
+        let pasid = self.set.alloc(PasidRange::ALL)?;
+        let paired = self.set.attach_guest(guest, pasid);
+        match paired.and_then(|()| self.set.hold(pasid)) {
+            Ok(hold) => {
+                self.state().made.insert(guest, pasid);
+                Ok(hold)
+            }
+            Err(error) => {
+                self.give_back(pasid);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Takes away what is bound to a key and waits until nothing uses it. Says whether there was
+    /// something.
+    pub(crate) fn release(&self, endpoint: &Endpoint, key: SpaceKey) -> bool {
+        let Some(bound) = self.bound(endpoint.guest_bdf, key) else {
+            return false;
+        };
+        let tag = endpoint.tag(key, &bound.hold);
+        if let Err(error) = endpoint.function.unbind(tag, endpoint.user) {
+            tracing::debug!(guest_bdf = %endpoint.guest_bdf, %key, %error, "an entry was gone already");
+        }
+        if let Some(attached) = self.state().functions.get_mut(&endpoint.guest_bdf) {
+            attached.bound.remove(&key);
+        }
+        drop(bound);
+        self.end_pair_if_unused(key);
+        true
+    }
+
+    pub(crate) fn release_all(&self, endpoint: &Endpoint) {
+        for key in self.keys(endpoint.guest_bdf) {
+            self.release(endpoint, key);
+        }
+    }
+
+    /// Ends the pair of a number of the guest's own when no function has it bound.
+    fn end_pair_if_unused(&self, key: SpaceKey) {
+        let Some(guest) = key.guest_pasid() else {
+            return;
+        };
+        let unused = {
+            let mut state = self.state();
+            let mut functions = state.functions.values();
+            if functions.any(|attached| attached.bound.contains_key(&key)) {
+                return;
+            }
+            state.made.remove(&guest)
+        };
+        if let Some(pasid) = unused {
+            self.give_back(pasid);
+        }
+    }
+
+    /// Makes the platform forget everything of one function of the tenant.
+    pub(crate) fn forget_all(&self, endpoint: &Endpoint) {
+        match endpoint.sharing {
+            Sharing::Exclusive => endpoint.function.invalidate(Scope::All),
+            Sharing::Mediated => {
+                for key in self.keys(endpoint.guest_bdf) {
+                    if let Some(bound) = self.bound(endpoint.guest_bdf, key) {
+                        let tag = endpoint.tag(key, &bound.hold);
+                        endpoint.function.invalidate(Scope::Tag(tag));
+                    }
+                }
+            }
+        }
+    }
+
+    fn keys(&self, guest_bdf: Bdf) -> Vec<SpaceKey> {
+        let state = self.state();
+        let attached = state.functions.get(&guest_bdf);
+        attached.map_or_else(Vec::new, |one| one.bound.keys().copied().collect())
+    }
+
+    fn bound(&self, guest_bdf: Bdf, key: SpaceKey) -> Option<Bound> {
+        let state = self.state();
+        state.functions.get(&guest_bdf)?.bound.get(&key).cloned()
+    }
+}

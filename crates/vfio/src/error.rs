@@ -1,0 +1,71 @@
+use palisade_ioasid::IoasidError;
+use palisade_iommu::IommuError;
+use palisade_units::{Bdf, GuestPasid, HostPasid};
+
+use crate::SpaceKey;
+
+/// Why a request was refused. Nothing has changed when one of these is returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum VfioError {
+    /// The tenant has no function there.
+    #[error("no function is attached at guest {bdf}: attach one first")]
+    NotAttached {
+        /// The place in the guest.
+        bdf: Bdf,
+    },
+    /// The tenant has a function there already.
+    #[error("a function is attached at guest {bdf} already: choose another place")]
+    AlreadyAttached {
+        /// The place in the guest.
+        bdf: Bdf,
+    },
+    /// A number that no PASID can have under this name.
+    #[error(
+        "guest PASID {guest} cannot be bound: requests without a PASID have a key of their own"
+    )]
+    InvalidPasid {
+        /// The number.
+        guest: GuestPasid,
+    },
+    /// The tenant's guest never allocated this PASID, though the host may use it for the tenant.
+    #[error("PASID {pasid} was not allocated by this guest")]
+    NotAllocated {
+        /// The number.
+        pasid: HostPasid,
+    },
+    /// Nothing is bound there.
+    #[error("nothing is bound to {key} of the function at guest {bdf}")]
+    NotBound {
+        /// The place in the guest.
+        bdf: Bdf,
+        /// Which requests.
+        key: SpaceKey,
+    },
+    /// The authority refused.
+    #[error(transparent)]
+    Ioasid(#[from] IoasidError),
+    /// The platform refused.
+    #[error(transparent)]
+    Iommu(#[from] IommuError),
+}
+
+const ENOENT: i32 = 2;
+const EEXIST: i32 = 17;
+const ENODEV: i32 = 19;
+const EINVAL: i32 = 22;
+
+impl VfioError {
+    /// The errno that a caller over an ABI gets, a positive number.
+    #[must_use]
+    pub const fn errno(&self) -> i32 {
+        match self {
+            Self::NotAttached { .. } => ENODEV,
+            Self::AlreadyAttached { .. } => EEXIST,
+            Self::InvalidPasid { .. } => EINVAL,
+            Self::NotAllocated { .. } | Self::NotBound { .. } => ENOENT,
+            Self::Ioasid(error) => error.errno(),
+            Self::Iommu(error) => error.errno(),
+        }
+    }
+}

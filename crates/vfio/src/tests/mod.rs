@@ -1,0 +1,8 @@
+//! What a tenant may ask for, on a real authority, a real platform and real memory.
+
+mod allocating;
+mod binding;
+mod closing;
+mod racing;
+mod sharing;
+mod world;
