@@ -1,3 +1,35 @@
-//! An Intel-DSA-compatible accelerator.
+//! An Intel-DSA-compatible accelerator: work queues, engines, and the registers by which a driver
+//! uses them.
+//!
+//! [`Accelerator`] is the core. It takes descriptors through [`Lane`]s, each with the [`Session`] of
+//! whoever is behind it, and runs them on [`Engine`]s, which touch memory through their
+//! [`palisade_iommu::DmaPort`] alone. A descriptor that needs a page is put aside while others go on.
+//! [`DsaFunction`] is the PCI function that a driver sees; what the PASIDs mean that a driver writes into it is for
+//! its [`PasidPolicy`] to say.
+//!
+//! What it will not do: make a PASID, know a guest, start a thread or look at a clock. There are no
+//! interrupt message store, no event log, no performance counters, and no interrupt handles but
+//! vectors; operations beyond [`OPERATIONS`] are refused by their status.
 
+mod accelerator;
+mod check;
+mod engine;
+mod lane;
+mod lock;
+mod op;
+mod queue;
+mod session;
 pub mod spec;
+mod tally;
+mod task;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use accelerator::{Accelerator, Counters, Doorbell, MAX_QUEUES, NoSuchQueue};
+pub use check::OPERATIONS;
+pub use engine::{Engine, Progress};
+pub use lane::SubmitError;
+pub use queue::Lane;
+pub use session::{Client, Identity, PasidUse, Rules, Session, Switch};

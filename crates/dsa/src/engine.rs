@@ -1,0 +1,484 @@
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use palisade_iommu::{DmaPort, OnMiss, PageResponse, Requester};
+use palisade_units::Iova;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::accelerator::Core;
+use crate::check::{Origin, Wrong, check};
+use crate::lane::{LaneShared, Parking, TASK_COST_BYTES, TURN_BYTES};
+use crate::op::{self, Means, Scratch, Stop, Yield};
+use crate::queue::Turn;
+use crate::session::Session;
+use crate::spec::{
+    CompletionRecord, DESCRIPTOR_BYTES, Descriptor, Flags, Opcode, SoftwareError, Status,
+};
+use crate::task::{Batch, Blocked, Stage, Task, Work};
+
+/// What came of running an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// So many descriptors were worked on; there may be more.
+    Worked(u32),
+    /// There was nothing to do. The doorbell rings when there is.
+    Idle,
+}
+
+/// Runs descriptors, on whatever thread calls it. It owns its port, and with it its own translation cache.
+pub struct Engine {
+    core: Arc<Core>,
+    port: DmaPort,
+    cursor: u32,
+    tasks: VecDeque<Task>,
+    scratch: Box<Scratch>,
+}
+
+/// How a task left its turn.
+enum Advance {
+    Finished,
+    Dropped,
+    TurnOver,
+    Blocked(Blocked),
+}
+
+/// What one step of a task comes to.
+enum Step {
+    Next,
+    Finished,
+    Stopped(Stop),
+}
+
+impl Engine {
+    pub(crate) fn new(core: Arc<Core>, port: DmaPort, number: usize) -> Self {
+        Self {
+            core,
+            port,
+            // Engines start at different queues.
+            cursor: u32::try_from(number % 64).unwrap_or(0),
+            tasks: VecDeque::new(),
+            scratch: Scratch::new(),
+        }
+    }
+
+    /// Works until about `budget` descriptors were worked on or nothing is left to do. Never waits.
+    pub fn run(&mut self, budget: u32) -> Progress {
+        let mut worked = 0;
+        while worked < budget {
+            let Some((queue, turn)) = self.core.take(&mut self.cursor, &mut self.tasks) else {
+                break;
+            };
+            worked += self.turn(queue, turn);
+        }
+        if worked == 0 {
+            Progress::Idle
+        } else {
+            Progress::Worked(worked)
+        }
+    }
+
+    /// Works on what was taken. Says on how many tasks.
+    fn turn(&mut self, queue: usize, turn: Turn) -> u32 {
+        let Turn {
+            lane,
+            shared,
+            session: of_lane,
+            ..
+        } = turn;
+        let (mut worked, mut finished, mut completed) = (0, 0, 0);
+        while let Some(mut task) = self.tasks.pop_front() {
+            worked += 1;
+            let own = task.session.take();
+            let Some(session) = own.as_ref().or(of_lane.as_ref()) else {
+                finished += 1;
+                continue;
+            };
+            match self.advance(&mut task, session, &shared) {
+                Advance::TurnOver => {
+                    task.session = own;
+                    self.core.resume(queue, lane, task);
+                }
+                Advance::Blocked(on) => {
+                    let session = Arc::clone(session);
+                    task.session = own;
+                    if self.park((queue, lane), task, on, session) == Parked::No {
+                        finished += 1;
+                    }
+                }
+                ended @ (Advance::Finished | Advance::Dropped) => {
+                    finished += 1;
+                    completed += u64::from(matches!(ended, Advance::Finished));
+                    let used = session.pasid_use.clone();
+                    // Its hold goes before anybody who waits for the work is told.
+                    drop(own);
+                    if let Some(used) = used {
+                        used.tally.finish(1);
+                    }
+                }
+            }
+        }
+        drop(of_lane);
+        self.core
+            .counters
+            .descriptors
+            .fetch_add(completed, Ordering::Relaxed);
+        if finished > 0 {
+            self.core.finish(queue, &shared, finished);
+        }
+        worked
+    }
+
+    /// Goes on with a task until its turn is over.
+    fn advance(&mut self, task: &mut Task, session: &Arc<Session>, shared: &LaneShared) -> Advance {
+        let mut left_bytes = TURN_BYTES;
+        loop {
+            if shared.is_aborted(session) {
+                return Advance::Dropped;
+            }
+            match self.step(task, session, &mut left_bytes) {
+                Step::Next => {}
+                Step::Finished => return Advance::Finished,
+                Step::Stopped(Stop::TurnOver) => return Advance::TurnOver,
+                Step::Stopped(Stop::Blocked(on) | Stop::Faulted(on)) => {
+                    return Advance::Blocked(on);
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, task: &mut Task, session: &Arc<Session>, left_bytes: &mut u64) -> Step {
+        let refused = task.refused.take();
+        match task.work.stage {
+            Stage::Fresh => self.begin(task, session, left_bytes),
+            Stage::Fetching => self.fetch(task, session, refused, left_bytes),
+            Stage::Running { mut done_bytes } => {
+                let step = self.operate(task, session, refused, left_bytes, &mut done_bytes);
+                if let Stage::Running { done_bytes: so_far } = &mut task.work.stage {
+                    *so_far = done_bytes;
+                }
+                step
+            }
+            Stage::Recording(record) => self.record(task, session, refused, record),
+        }
+    }
+
+    fn begin(&self, task: &mut Task, session: &Session, left_bytes: &mut u64) -> Step {
+        let descriptor = task.work.descriptor;
+        let origin = if task.batch.is_some() {
+            Origin::Batch
+        } else {
+            Origin::Portal
+        };
+        *left_bytes = left_bytes.saturating_sub(TASK_COST_BYTES);
+        match check(&descriptor, origin, session) {
+            Err(Wrong::Record(record)) => task.work.stage = Stage::Recording(record),
+            Err(Wrong::NoRecord(status)) => {
+                self.report(task, session, session.error(status));
+                return end(task, status);
+            }
+            Ok(()) if descriptor.opcode() == Opcode::BATCH => {
+                let work = Work {
+                    descriptor,
+                    stage: Stage::Fetching,
+                };
+                task.batch = Some(Box::new(Batch {
+                    work,
+                    taken: 0,
+                    completed: 0,
+                    failed: 0,
+                }));
+                task.work = work;
+            }
+            Ok(()) => task.work.stage = Stage::Running { done_bytes: 0 },
+        }
+        Step::Next
+    }
+
+    /// Reads the next descriptor of a batch, or ends the batch.
+    fn fetch(
+        &mut self,
+        task: &mut Task,
+        session: &Session,
+        refused: Option<Blocked>,
+        left_bytes: &mut u64,
+    ) -> Step {
+        let Some(batch) = &mut task.batch else {
+            return Step::Finished;
+        };
+        let list = batch.work.descriptor;
+        if *left_bytes == 0 {
+            return Step::Stopped(Stop::TurnOver);
+        }
+        let mut fault = refused;
+        if fault.is_none() && batch.taken < list.size {
+            let at = list.first + u64::from(batch.taken) * DESCRIPTOR_BYTES as u64;
+            let mut bytes = [0; DESCRIPTOR_BYTES];
+            let by = requester(session, on_miss(session, &list));
+            match self
+                .port
+                .read(by, Iova::new(at), &mut bytes)
+                .map_err(Stop::from)
+            {
+                Ok(()) => {
+                    let next = Descriptor::read_from_bytes(&bytes).unwrap_or_default();
+                    let stops = next.flags().contains(Flags::FENCE) && batch.failed > 0;
+                    if !stops {
+                        batch.taken += 1;
+                        task.work = Work::fresh(next);
+                        return Step::Next;
+                    }
+                }
+                Err(Stop::Faulted(on)) => fault = Some(on),
+                Err(stop) => return Step::Stopped(stop),
+            }
+        }
+        let status = match fault {
+            Some(_) => Status::BATCH_PAGE_FAULT,
+            None if batch.failed > 0 => Status::BATCH_FAILED,
+            None => Status::SUCCESS,
+        };
+        let record = CompletionRecord {
+            status: status.0,
+            bytes_completed: batch.completed,
+            fault_address: fault.map_or(0, |on| on.at.get()),
+            ..CompletionRecord::default()
+        };
+        task.work = Work {
+            descriptor: list,
+            stage: Stage::Recording(record),
+        };
+        task.batch = None;
+        Step::Next
+    }
+
+    fn operate(
+        &mut self,
+        task: &mut Task,
+        session: &Session,
+        refused: Option<Blocked>,
+        left_bytes: &mut u64,
+        done_bytes: &mut u32,
+    ) -> Step {
+        let descriptor = task.work.descriptor;
+        let on_miss = on_miss(session, &descriptor);
+        let outcome = match refused {
+            Some(on) => Err((Status::PAGE_REQUEST_REFUSED, on)),
+            None => {
+                let mut means = Means {
+                    port: &mut self.port,
+                    by: requester(session, on_miss),
+                    scratch: &mut self.scratch,
+                    left_bytes,
+                };
+                match op::run(&mut means, &descriptor, done_bytes) {
+                    Ok(done) => Ok(done),
+                    Err(Stop::Faulted(on)) => Err((fault_status(&descriptor), on)),
+                    Err(stop) => return Step::Stopped(stop),
+                }
+            }
+        };
+        let record = match outcome {
+            Ok(done) => success(&descriptor, done),
+            Err((status, on)) => {
+                let status = if op::was_write(on) {
+                    status.with_write()
+                } else {
+                    status
+                };
+                CompletionRecord {
+                    status: status.0,
+                    result: op::direction_result(&descriptor),
+                    bytes_completed: *done_bytes,
+                    fault_address: on.at.get(),
+                    ..CompletionRecord::default()
+                }
+            }
+        };
+        task.work.stage = Stage::Recording(record);
+        Step::Next
+    }
+
+    /// Writes the completion record, where there is one to write, and completes.
+    fn record(
+        &mut self,
+        task: &mut Task,
+        session: &Session,
+        refused: Option<Blocked>,
+        record: CompletionRecord,
+    ) -> Step {
+        let descriptor = task.work.descriptor;
+        let (flags, status) = (descriptor.flags(), record.status());
+        let wanted = flags.contains(Flags::REQUEST_RECORD) || status.code() != Status::SUCCESS;
+        if wanted && flags.contains(Flags::RECORD_ADDRESS_VALID) {
+            let stop = match refused {
+                Some(on) => Some(Stop::Faulted(on)),
+                None => self.write_record(session, &descriptor, &record).err(),
+            };
+            match stop {
+                None => {}
+                Some(Stop::Faulted(_)) => {
+                    let error = session.error(Status::RECORD_FAULT.with_write());
+                    let fault_address = descriptor.completion_address;
+                    let error = SoftwareError {
+                        fault_address,
+                        ..error
+                    };
+                    self.report(task, session, error);
+                    return end(task, status);
+                }
+                Some(stop) => return Step::Stopped(stop),
+            }
+        } else if !status.is_success() {
+            let error = session.error(status);
+            let error = SoftwareError {
+                fault_address: record.fault_address,
+                invalid_flags: record.invalid_flags,
+                ..error
+            };
+            self.report(task, session, error);
+        }
+        if flags.contains(Flags::REQUEST_INTERRUPT)
+            && session
+                .client
+                .may_interrupt(descriptor.interrupt_handle, session.identity.tag)
+        {
+            session.client.interrupt(descriptor.interrupt_handle);
+        }
+        end(task, status)
+    }
+
+    /// The status goes last, with the rest of the first eight bytes in one piece: who sees it sees everything.
+    fn write_record(
+        &mut self,
+        session: &Session,
+        descriptor: &Descriptor,
+        record: &CompletionRecord,
+    ) -> Result<(), Stop> {
+        let ask = session.client.page_requests().is_on();
+        let by = requester(session, if ask { OnMiss::Ask } else { OnMiss::Fault });
+        let (first, rest) = record.as_bytes().split_at(8);
+        let at = descriptor.completion_address;
+        // Aligned to 32 bytes, so this cannot pass the end of the space.
+        self.port.write(by, Iova::new(at + 8), rest)?;
+        fence(Ordering::Release);
+        self.port.write(by, Iova::new(at), first)?;
+        Ok(())
+    }
+
+    fn report(&self, task: &Task, session: &Session, error: SoftwareError) {
+        let index =
+            |batch: &Batch| u16::try_from(batch.taken.saturating_sub(1)).unwrap_or(u16::MAX);
+        self.core
+            .counters
+            .software_errors
+            .fetch_add(1, Ordering::Relaxed);
+        session.client.software_error(SoftwareError {
+            operation: Some(task.work.descriptor.opcode()),
+            batch_index: task.batch.as_deref().map(index),
+            ..error
+        });
+    }
+
+    /// Puts a task aside and asks for the page it needs.
+    fn park(
+        &mut self,
+        (queue, lane): (usize, usize),
+        task: Task,
+        on: Blocked,
+        session: Arc<Session>,
+    ) -> Parked {
+        let parking = self
+            .core
+            .with_queue(queue, |place| place.park(lane, task, on, &session));
+        let id = match parking {
+            Parking::Ask(id) => id,
+            Parking::Wait => return Parked::Yes,
+            Parking::Dropped => return Parked::No,
+        };
+        let core = Arc::downgrade(&self.core);
+        let waiter = Box::new(move |response| {
+            if let Some(core) = core.upgrade() {
+                core.answer(queue, lane, id, response);
+            }
+        });
+        let by = requester(&session, OnMiss::Ask);
+        drop(session);
+        self.core
+            .counters
+            .page_requests
+            .fetch_add(1, Ordering::Relaxed);
+        if self
+            .port
+            .request_page(by, on.at, on.access, waiter)
+            .is_err()
+        {
+            self.core.answer(queue, lane, id, PageResponse::Invalid);
+        }
+        self.core.with_queue(queue, |place| place.sent(lane, id));
+        Parked::Yes
+    }
+}
+
+/// Whether a task was put aside; otherwise it was dropped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Parked {
+    Yes,
+    No,
+}
+
+fn requester(session: &Session, on_miss: OnMiss) -> Requester {
+    Requester {
+        tag: session.identity.tag,
+        privilege: session.privilege,
+        on_miss,
+    }
+}
+
+fn on_miss(session: &Session, descriptor: &Descriptor) -> OnMiss {
+    let blocks = descriptor.flags().contains(Flags::BLOCK_ON_FAULT);
+    if blocks && session.client.page_requests().is_on() {
+        OnMiss::Ask
+    } else {
+        OnMiss::Fault
+    }
+}
+
+/// A fault that no page request can mend, or that the descriptor does not wait for.
+fn fault_status(descriptor: &Descriptor) -> Status {
+    if descriptor.flags().contains(Flags::BLOCK_ON_FAULT) {
+        Status::TRANSLATION
+    } else {
+        Status::PAGE_FAULT
+    }
+}
+
+fn success(descriptor: &Descriptor, done: Yield) -> CompletionRecord {
+    let expected = descriptor.specific[0] & 3;
+    let checks = descriptor.flags().contains(Flags::CHECK_RESULT);
+    let status = if checks && done.result != expected {
+        Status::SUCCESS_UNEXPECTED
+    } else {
+        Status::SUCCESS
+    };
+    CompletionRecord {
+        status: status.0,
+        result: done.result,
+        bytes_completed: done.bytes_completed,
+        ..CompletionRecord::default()
+    }
+}
+
+/// A descriptor has completed: the task with it, or one of a batch.
+fn end(task: &mut Task, status: Status) -> Step {
+    let Some(batch) = &mut task.batch else {
+        return Step::Finished;
+    };
+    batch.completed += 1;
+    batch.failed += u32::from(status != Status::SUCCESS);
+    task.work = Work {
+        descriptor: batch.work.descriptor,
+        stage: Stage::Fetching,
+    };
+    Step::Next
+}

@@ -1,0 +1,77 @@
+use std::sync::Arc;
+
+use palisade_units::{Access, Iova};
+
+use crate::session::Session;
+use crate::spec::{CompletionRecord, Descriptor};
+
+/// A descriptor and how far it has come. Whoever has the task may go on with it: it moves between
+/// engines and waits for pages without losing what was done.
+pub(crate) struct Task {
+    pub(crate) work: Work,
+    /// The batch that the work is a part of.
+    pub(crate) batch: Option<Box<Batch>>,
+    /// Whose it is, where the queue alone does not say.
+    pub(crate) session: Option<Arc<Session>>,
+    /// The page that it waits for; whoever brings the page clears it, and with it set the task goes on to
+    /// fail.
+    pub(crate) refused: Option<Blocked>,
+}
+
+/// One descriptor, from a portal or from a batch's list.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Work {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) stage: Stage,
+}
+
+/// How far a descriptor has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stage {
+    /// Nothing was looked at.
+    Fresh,
+    /// So many bytes are done.
+    Running { done_bytes: u32 },
+    /// The next descriptor of its list is to be read.
+    Fetching,
+    /// All is done but the completion record.
+    Recording(CompletionRecord),
+}
+
+/// A batch whose descriptors are being run.
+pub(crate) struct Batch {
+    pub(crate) work: Work,
+    /// How many descriptors of the list were taken.
+    pub(crate) taken: u32,
+    /// How many have completed, with whatever status.
+    pub(crate) completed: u32,
+    /// How many of those did not succeed.
+    pub(crate) failed: u32,
+}
+
+/// Where a task cannot go on without a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Blocked {
+    pub(crate) at: Iova,
+    pub(crate) access: Access,
+}
+
+impl Work {
+    pub(crate) const fn fresh(descriptor: Descriptor) -> Self {
+        Self {
+            descriptor,
+            stage: Stage::Fresh,
+        }
+    }
+}
+
+impl Task {
+    pub(crate) const fn fresh(descriptor: Descriptor, session: Option<Arc<Session>>) -> Self {
+        Self {
+            work: Work::fresh(descriptor),
+            batch: None,
+            session,
+            refused: None,
+        }
+    }
+}
