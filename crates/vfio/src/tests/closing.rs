@@ -219,7 +219,9 @@ fn r52_no_late_access_and_no_late_response_reaches_the_next_owner_of_a_pasid() {
         Err(FaultReason::FirstStageNotPresent)
     );
     let (answered, answers) = mpsc::channel();
-    let waiter = Box::new(move |response| drop(answered.send(response)));
+    let waiter = Box::new(move |response| {
+        let _ = answered.send(response);
+    });
     port.request_page(asking(&his), Iova::new(0), Access::READ, waiter)
         .unwrap();
     let late = alice

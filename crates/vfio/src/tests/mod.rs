@@ -3,6 +3,7 @@
 mod allocating;
 mod binding;
 mod closing;
+mod model;
 mod racing;
 mod sharing;
 mod world;
