@@ -1,7 +1,13 @@
 //! From a request's address to the tenant's own physical address, by the tables in its memory.
 
 mod first;
+#[cfg(test)]
+mod naive;
+#[cfg(test)]
+mod property_tests;
 mod second;
+#[cfg(test)]
+mod tests;
 
 use palisade_units::{Access, Gpa, Iova, PageSize};
 
