@@ -13,11 +13,17 @@
 //! The protocol is version 0.0 of the vfio-user specification that libvfio-user and QEMU share, as
 //! QEMU 11 speaks it; cited as vfio-user. Numbers on the wire are in the host's byte order.
 
+mod client;
 mod memory;
 mod region;
+mod server;
 pub mod wire;
 
+pub use client::{
+    Client, ClientError, DmaWrite, IrqIndex, IrqInfo, RegionInfo, ServerInfo, Ticket,
+};
 pub use memory::ClientMemory;
 pub use region::Region;
+pub use server::{Connection, ConnectionError, End, PeerGone, PeerHandle};
 
 pub use rustix::io::Errno;

@@ -1,0 +1,181 @@
+use std::{io, net::Shutdown, os::unix::net::UnixStream, sync::Arc};
+
+use palisade_pci::Function;
+use rustix::io::Errno;
+
+use super::{
+    outgoing::{PeerHandle, Sent, Shared},
+    receiver::{Received, Receiver},
+    session::Session,
+    waiting::Waiting,
+};
+use crate::{
+    ClientMemory,
+    wire::{BadCapabilities, FrameError, Kind, MAX_DESCRIPTORS},
+};
+
+/// Replies are sent together, but not more of them than this at a time: a short request may have a
+/// long answer, and the peer must read what it asked for.
+const SEND_BYTES: usize = 16 << 10;
+
+/// How a connection ended when nobody did anything wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The peer closed its end, or died.
+    PeerClosed,
+    /// [`PeerHandle::stop`] was called.
+    Stopped,
+}
+
+/// Why a connection was ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// The socket failed.
+    #[error("the socket failed: {0}")]
+    Socket(Errno),
+    /// The peer sent what is no message.
+    #[error("the peer does not speak vfio-user: {0}")]
+    Frame(#[from] FrameError),
+    /// The peer sent more descriptors with one message than it may.
+    #[error("more than {MAX_DESCRIPTORS} descriptors with one message: send fewer at a time")]
+    TooManyDescriptors,
+    /// The peer's first message was not VERSION.
+    #[error("command {0} before VERSION: negotiate first")]
+    BeforeVersion(u16),
+    /// The peer speaks another version.
+    #[error("the peer proposes major version {0}: only 0 is spoken here")]
+    Version(u16),
+    /// The peer's VERSION makes no sense.
+    #[error("the peer's VERSION is too short to hold a version")]
+    ShortVersion,
+    /// The peer's capabilities make no sense.
+    #[error(transparent)]
+    Capabilities(#[from] BadCapabilities),
+    /// The peer answers what nobody asked.
+    #[error("a reply to command {0}, which was not sent")]
+    UnexpectedReply(u16),
+    /// The peer does not read what it is sent.
+    #[error("the peer does not read: too much waits to be sent to it")]
+    PeerDoesNotRead,
+}
+
+/// The server's side of one connection, for a thread of its own.
+///
+/// However [`Self::run`] ends, the vectors that the peer had connected are disconnected, the socket is shut
+/// down, and handles of the peer say so from then on. What the peer had mapped is **not** unmapped: the
+/// owner of the memory does that, in its own order with unbinding and draining.
+pub struct Connection {
+    shared: Arc<Shared>,
+    receiver: Receiver,
+    session: Session,
+    waiting: Waiting,
+    replies: Vec<u8>,
+}
+
+impl Connection {
+    /// Serves `function` to the peer at the other end of `stream`, whose memory is announced to
+    /// `memory`.
+    ///
+    /// # Errors
+    /// Where the host has no descriptors left.
+    pub fn new(
+        stream: UnixStream,
+        function: Arc<dyn Function>,
+        memory: Arc<dyn ClientMemory>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            shared: Arc::new(Shared::new(stream)?),
+            receiver: Receiver::new(),
+            session: Session::new(function, memory),
+            waiting: Waiting::new(),
+            replies: Vec::new(),
+        })
+    }
+
+    /// A handle to reach the peer, or end the connection, from other threads.
+    #[must_use]
+    pub fn peer(&self) -> PeerHandle {
+        PeerHandle {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// Serves until the peer closes, breaks the protocol, or the connection is stopped.
+    ///
+    /// # Errors
+    /// [`ConnectionError`] where the peer or the socket is at fault. It concerns this connection alone.
+    pub fn run(mut self) -> Result<End, ConnectionError> {
+        match self.serve() {
+            // It went while something was being sent to it.
+            Err(ConnectionError::Socket(Errno::PIPE | Errno::CONNRESET)) => Ok(End::PeerClosed),
+            other => other,
+        }
+    }
+
+    fn serve(&mut self) -> Result<End, ConnectionError> {
+        loop {
+            let sent = self.handle_received()?;
+            if self.shared.is_stopped() {
+                return Ok(End::Stopped);
+            }
+            if self.shared.is_overrun() {
+                return Err(ConnectionError::PeerDoesNotRead);
+            }
+            let received = match sent {
+                Sent::All => self.receiver.receive(&self.shared.socket)?,
+                Sent::Waiting => Received::Nothing,
+            };
+            let received = match received {
+                Received::Nothing => self.waiting.wait(&self.shared, &mut self.receiver, sent)?,
+                other => other,
+            };
+            if received == Received::End {
+                return Ok(End::PeerClosed);
+            }
+        }
+    }
+
+    /// Handles whole messages until none is left or the peer must read first.
+    fn handle_received(&mut self) -> Result<Sent, ConnectionError> {
+        // What waited from earlier goes first; nothing new is done for a peer that does not read.
+        if self.send()? == Sent::Waiting {
+            return Ok(Sent::Waiting);
+        }
+        while let Some((frame, descriptors)) = self.receiver.next()? {
+            match frame.kind {
+                Kind::Command => {
+                    if let Some(agreed) =
+                        self.session
+                            .handle(&frame, descriptors, &mut self.replies)?
+                    {
+                        self.send()?;
+                        self.shared.open(agreed.max_data_bytes);
+                    }
+                }
+                Kind::Reply if self.shared.take_answer() => {}
+                Kind::Reply => {
+                    let command = frame.header.command.get();
+                    return Err(ConnectionError::UnexpectedReply(command));
+                }
+            }
+            if self.replies.len() >= SEND_BYTES && self.send()? == Sent::Waiting {
+                return Ok(Sent::Waiting);
+            }
+        }
+        self.send()
+    }
+
+    fn send(&mut self) -> Result<Sent, ConnectionError> {
+        self.shared
+            .send(&mut self.replies)
+            .map_err(ConnectionError::Socket)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.close();
+        // Fails only where the peer was faster.
+        let _ = self.shared.socket.shutdown(Shutdown::Both);
+    }
+}

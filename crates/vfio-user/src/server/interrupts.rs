@@ -1,0 +1,173 @@
+use std::{os::fd::OwnedFd, sync::Arc};
+
+use palisade_pci::{Function, Interrupt};
+use rustix::{
+    fs::{OFlags, fcntl_getfl, fcntl_setfl, readlink},
+    io::Errno,
+};
+
+use crate::wire::{IRQ_IS_EVENTFD, IrqInfo, IrqSet, IrqSetFlags};
+
+/// The interrupt types of a PCI device: INTx, MSI, MSI-X, error, request.
+pub(crate) const IRQ_TYPES: u32 = 5;
+const MSIX: u32 = 2;
+
+/// An eventfd of the peer.
+///
+/// Writing must not wait, though the peer shares the open file: it could set the counter to its end. So
+/// the file is made non-blocking, and looked at again before each write.
+#[derive(Debug)]
+struct EventFd(OwnedFd);
+
+impl EventFd {
+    /// Takes an eventfd and nothing else: writing to a pipe or a file would have other effects.
+    fn new(fd: OwnedFd) -> Result<Self, Errno> {
+        use std::os::fd::AsRawFd;
+        let name = readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new())
+            .map_err(|_| Errno::BADF)?;
+        if name.as_bytes() != b"anon_inode:[eventfd]" {
+            return Err(Errno::INVAL);
+        }
+        let eventfd = Self(fd);
+        eventfd.unblock()?;
+        Ok(eventfd)
+    }
+
+    fn unblock(&self) -> Result<(), Errno> {
+        let flags = fcntl_getfl(&self.0)?;
+        if flags.contains(OFlags::NONBLOCK) {
+            return Ok(());
+        }
+        fcntl_setfl(&self.0, flags | OFlags::NONBLOCK)
+    }
+}
+
+impl Interrupt for EventFd {
+    fn signal(&self) {
+        if self.unblock().is_ok() {
+            // A full counter is an interrupt that the peer has not looked at yet.
+            let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+/// The MSI-X vectors that the peer has connected. All are disconnected when this goes.
+pub(crate) struct Vectors {
+    function: Arc<dyn Function>,
+    connected: Vec<Option<Arc<EventFd>>>,
+}
+
+impl Vectors {
+    pub(crate) fn new(function: Arc<dyn Function>) -> Self {
+        let count = usize::from(function.msix_vectors());
+        Self {
+            function,
+            connected: vec![None; count],
+        }
+    }
+
+    pub(crate) fn info(&self, index: u32) -> Result<IrqInfo, Errno> {
+        if index >= IRQ_TYPES {
+            return Err(Errno::INVAL);
+        }
+        let (flags, count) = if index == MSIX {
+            (IRQ_IS_EVENTFD, u32::from(self.function.msix_vectors()))
+        } else {
+            (0, 0)
+        };
+        Ok(IrqInfo {
+            argsz: IrqInfo::ARGSZ.into(),
+            flags: flags.into(),
+            index: index.into(),
+            count: count.into(),
+        })
+    }
+
+    pub(crate) fn set(
+        &mut self,
+        request: &IrqSet,
+        data: &[u8],
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), Errno> {
+        let flags = IrqSetFlags::from_bits(request.flags.get()).ok_or(Errno::INVAL)?;
+        let index = request.index.get();
+        if request.argsz.get() < IrqSet::ARGSZ || index >= IRQ_TYPES {
+            return Err(Errno::INVAL);
+        }
+        let actions = IrqSetFlags::MASK | IrqSetFlags::UNMASK | IrqSetFlags::TRIGGER;
+        match flags & actions {
+            IrqSetFlags::TRIGGER => {}
+            IrqSetFlags::MASK | IrqSetFlags::UNMASK => return Err(Errno::NOTSUP),
+            _ => return Err(Errno::INVAL),
+        }
+        let kind = flags & !actions;
+        let (start, count) = (request.start.get() as usize, request.count.get() as usize);
+        if kind == IrqSetFlags::DATA_NONE && (start, count) == (0, 0) {
+            if index == MSIX {
+                self.disconnect(0, self.connected.len());
+            }
+            return Ok(());
+        }
+        let end = start.checked_add(count).ok_or(Errno::INVAL)?;
+        if index != MSIX || count == 0 || end > self.connected.len() {
+            return Err(Errno::INVAL);
+        }
+        match kind {
+            IrqSetFlags::DATA_NONE => self.fire(start..end),
+            IrqSetFlags::DATA_BOOL => {
+                if data.len() != count {
+                    return Err(Errno::INVAL);
+                }
+                self.fire((start..end).filter(|vector| data[vector - start] != 0));
+            }
+            IrqSetFlags::DATA_EVENTFD if descriptors.is_empty() => self.disconnect(start, end),
+            IrqSetFlags::DATA_EVENTFD => self.connect(start, count, descriptors)?,
+            _ => return Err(Errno::INVAL),
+        }
+        Ok(())
+    }
+
+    fn fire(&self, vectors: impl Iterator<Item = usize>) {
+        for eventfd in vectors.filter_map(|vector| self.connected[vector].as_ref()) {
+            eventfd.signal();
+        }
+    }
+
+    /// All or, where a descriptor is no eventfd, none.
+    fn connect(&mut self, start: usize, count: usize, fds: Vec<OwnedFd>) -> Result<(), Errno> {
+        if fds.len() != count {
+            return Err(Errno::INVAL);
+        }
+        let eventfds: Vec<_> = fds
+            .into_iter()
+            .map(EventFd::new)
+            .collect::<Result<_, _>>()?;
+        for (vector, eventfd) in (start..).zip(eventfds) {
+            let eventfd = Arc::new(eventfd);
+            self.connected[vector] = Some(Arc::clone(&eventfd));
+            self.tell(vector, Some(eventfd));
+        }
+        Ok(())
+    }
+
+    fn disconnect(&mut self, start: usize, end: usize) {
+        for vector in start..end {
+            if self.connected[vector].take().is_some() {
+                self.tell(vector, None);
+            }
+        }
+    }
+
+    fn tell(&self, vector: usize, interrupt: Option<Arc<dyn Interrupt>>) {
+        // There are as many places as the function has vectors, which is a 16-bit number.
+        if let Ok(vector) = u16::try_from(vector) {
+            self.function.set_vector(vector, interrupt);
+        }
+    }
+}
+
+impl Drop for Vectors {
+    fn drop(&mut self) {
+        self.disconnect(0, self.connected.len());
+    }
+}

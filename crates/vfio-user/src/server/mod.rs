@@ -1,0 +1,12 @@
+//! The server's side: one [`Connection`] for each accepted socket.
+
+mod connection;
+mod dma;
+mod interrupts;
+mod outgoing;
+mod receiver;
+mod session;
+mod waiting;
+
+pub use connection::{Connection, ConnectionError, End};
+pub use outgoing::{PeerGone, PeerHandle};
