@@ -1,0 +1,74 @@
+//! Initramfs images: busybox, the guest program, the modules that the scenario needs, and a script.
+
+mod cpio;
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
+
+pub use cpio::{Archive, Mode};
+
+use crate::setup::{Kernel, KernelModule};
+
+/// What a guest is made of, beside its kernel.
+#[derive(Debug, Clone)]
+pub struct Contents<'a> {
+    /// The static shell and its tools.
+    pub busybox: &'a Path,
+    /// The static guest program.
+    pub program: &'a Path,
+    /// The kernel, for its modules.
+    pub kernel: &'a Kernel,
+}
+
+/// Everything that is not a test is done here; the program does the rest and says how it came out. Whatever
+/// happens, the machine is switched off.
+const INIT: &str = "#!/bin/busybox sh
+export PATH=/bin
+busybox mount -t devtmpfs devtmpfs /dev
+busybox mount -t proc proc /proc
+busybox mount -t sysfs sysfs /sys
+busybox mount -t tmpfs tmpfs /tmp
+while read module; do
+    busybox insmod /lib/modules/$module || echo \"cannot load $module\"
+done < /lib/modules/order
+palisade-guest-program init
+busybox poweroff -f
+";
+
+/// Writes the image to `path`.
+///
+/// # Errors
+/// A part cannot be read, or the image not written.
+pub fn write(path: &Path, contents: &Contents<'_>) -> anyhow::Result<()> {
+    let mut archive = Archive::default();
+    for folder in ["bin", "dev", "proc", "sys", "tmp", "lib", "lib/modules"] {
+        archive.folder(folder);
+    }
+    // So that the kernel has a console to give to the script.
+    archive.character_device("dev/console", 5, 1);
+    archive.file("init", Mode::Program, INIT.as_bytes());
+    archive.file("bin/busybox", Mode::Program, &read(contents.busybox)?);
+    archive.file(
+        "bin/palisade-guest-program",
+        Mode::Program,
+        &read(contents.program)?,
+    );
+    let mut order = String::new();
+    for KernelModule { name, file, load } in &contents.kernel.modules {
+        archive.file(&format!("lib/modules/{name}.ko"), Mode::Data, &read(file)?);
+        if *load == crate::setup::Load::AtBoot {
+            order.push_str(&format!("{name}.ko\n"));
+        }
+    }
+    archive.file("lib/modules/order", Mode::Data, order.as_bytes());
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(path, archive.finish()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}

@@ -1,0 +1,271 @@
+//! A running machine.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::launch::{Console, Ports};
+use super::report::{Listener, Seen};
+
+/// How often a machine is looked at while it says nothing.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How long a machine may take to switch itself off, and a launcher to end after its machine.
+const LAST_PATIENCE: Duration = Duration::from_secs(30);
+
+/// So many lines of a log go into an error.
+const TOLD_LINES: usize = 12;
+
+/// A started machine: the process that we started, which is QEMU or ends with it. When this value goes, so do
+/// they.
+#[derive(Debug)]
+pub struct Guest {
+    process: Child,
+    ended: Option<ExitStatus>,
+    listener: Listener,
+    seen: Seen,
+    ports: Ports,
+    started: Instant,
+}
+
+impl Guest {
+    /// Starts `command`, which must start a QEMU with the ports of `console`.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(mut command: Command, console: Console) -> anyhow::Result<Self> {
+        let Console { listener, ports } = console;
+        let listener = Listener::start(listener, File::create(&ports.report)?)?;
+        let launcher = File::create(&ports.launcher)?;
+        let process = command
+            .stdin(Stdio::null())
+            .stdout(launcher.try_clone()?)
+            .stderr(launcher)
+            .spawn()
+            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+        Ok(Self {
+            process,
+            ended: None,
+            listener,
+            seen: Seen::default(),
+            ports,
+            started: Instant::now(),
+        })
+    }
+
+    /// What it has said, as far as it was waited for.
+    #[must_use]
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// How long ago it was started.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Waits until what it has said satisfies `enough`.
+    ///
+    /// # Errors
+    /// It ends before, or does not say so in good time.
+    pub fn wait_for(
+        &mut self,
+        what: &str,
+        patience: Duration,
+        enough: impl Fn(&Seen) -> bool,
+    ) -> anyhow::Result<()> {
+        let deadline = Instant::now() + patience;
+        while !enough(&self.seen) {
+            if let Some(line) = self.listener.next(TICK) {
+                self.seen.push(line);
+                continue;
+            }
+            if let Some(status) = self.poll()? {
+                // What it said last may still be on its way.
+                while let Some(line) = self.listener.next(TICK) {
+                    self.seen.push(line);
+                }
+                ensure!(
+                    enough(&self.seen),
+                    "{} ended with {status} before {what}{}",
+                    self.ports.name,
+                    self.last_words()
+                );
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{}: no {what} in {} s{}",
+                self.ports.name,
+                patience.as_secs(),
+                self.last_words()
+            );
+        }
+        Ok(())
+    }
+
+    /// Lets a guest that waits for us go on.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn go_on(&self) -> anyhow::Result<()> {
+        self.listener
+            .send_go_on()
+            .with_context(|| format!("{} cannot be told to go on", self.ports.name))
+    }
+
+    /// Waits until the scenario is over and the machine has switched itself off, and returns all it said.
+    ///
+    /// # Errors
+    /// It does not come to that in good time, or its process fails.
+    pub fn finish(mut self, patience: Duration) -> anyhow::Result<Seen> {
+        self.wait_for("end of the scenario", patience, Seen::is_done)?;
+        let status = self.wait_for_end()?;
+        ensure!(
+            status.success(),
+            "{} said all it had to say, but ended with {status}{}",
+            self.ports.name,
+            self.last_words()
+        );
+        Ok(std::mem::take(&mut self.seen))
+    }
+
+    /// Ends the machine as a crash would: SIGKILL to QEMU itself. Returns when what we started has ended too.
+    ///
+    /// # Errors
+    /// There is no QEMU to kill, or its launcher does not end with it.
+    pub fn kill(mut self) -> anyhow::Result<Seen> {
+        let pid = self
+            .qemu_pid()
+            .with_context(|| format!("{} is not running", self.ports.name))?;
+        kill_process(pid, Signal::KILL)
+            .with_context(|| format!("cannot kill {}", self.ports.name))?;
+        self.wait_for_end()?;
+        Ok(std::mem::take(&mut self.seen))
+    }
+
+    fn poll(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        if self.ended.is_none() {
+            self.ended = self.process.try_wait()?;
+        }
+        Ok(self.ended)
+    }
+
+    fn wait_for_end(&mut self) -> anyhow::Result<ExitStatus> {
+        let deadline = Instant::now() + LAST_PATIENCE;
+        loop {
+            if let Some(status) = self.poll()? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("{} does not end{}", self.ports.name, self.last_words());
+            }
+            std::thread::sleep(TICK);
+        }
+    }
+
+    /// QEMU's process, if it is running. A launcher has it as a child, so that its id is QEMU's own word.
+    fn qemu_pid(&self) -> anyhow::Result<Pid> {
+        let text = fs::read_to_string(&self.ports.pid).context("QEMU has not told its id")?;
+        let pid: i32 = text.trim().parse().context("QEMU's id is not a number")?;
+        // The id may be another's by now; QEMU is the one with our file on its command line.
+        let command = fs::read(format!("/proc/{pid}/cmdline")).context("QEMU has ended")?;
+        let ours = self.ports.pid.display().to_string();
+        ensure!(
+            command
+                .split(|byte| *byte == 0)
+                .any(|word| word == ours.as_bytes()),
+            "QEMU has ended"
+        );
+        Pid::from_raw(pid).ok_or_else(|| anyhow!("QEMU's id is {pid}"))
+    }
+
+    fn last_words(&self) -> String {
+        let mut words = String::new();
+        for (check, reason) in self.seen.failures() {
+            words.push_str(&format!("\n    {check}: {reason}"));
+        }
+        for log in [&self.ports.launcher, &self.ports.console] {
+            let lines = last_lines(log);
+            if !lines.is_empty() {
+                words.push_str(&format!("\n    {} ends with\n{lines}", log.display()));
+            }
+        }
+        words
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        if let Ok(pid) = self.qemu_pid() {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        if !matches!(self.poll(), Ok(Some(_))) {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+    }
+}
+
+fn last_lines(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<String> = text
+        .lines()
+        .map(|line| line.trim_end())
+        .filter(|line| !line.is_empty())
+        .map(|line| format!("        {line}"))
+        .collect();
+    lines[lines.len().saturating_sub(TOLD_LINES)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Layout;
+
+    /// A machine that is a shell script.
+    fn start(folder: &tempfile::TempDir, script: &str) -> Guest {
+        let console = Console::new(&Layout::at(folder.path()), "test").unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Guest::start(command, console).unwrap()
+    }
+
+    #[test]
+    fn a_machine_that_ends_early_is_told_with_its_last_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let guest = start(&folder, "echo no firmware; exit 3");
+        let error = guest
+            .finish(Duration::from_secs(10))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("exit status: 3"), "{error}");
+        assert!(error.contains("no firmware"), "{error}");
+    }
+
+    #[test]
+    fn a_machine_that_says_nothing_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let guest = start(&folder, "exec sleep 1000");
+        let pid = guest.process.id();
+        let error = guest.finish(Duration::from_millis(300)).unwrap_err();
+        assert!(
+            error.to_string().contains("no end of the scenario"),
+            "{error}"
+        );
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    }
+
+    #[test]
+    fn a_machine_without_a_qemu_cannot_be_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        let guest = start(&folder, "exec sleep 1000");
+        let error = guest.kill().unwrap_err();
+        assert!(error.to_string().contains("not running"), "{error}");
+    }
+}
