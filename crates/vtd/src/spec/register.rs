@@ -164,7 +164,9 @@ const PAGE_QUEUE_OFFSET: u64 = 0x7_ffe0;
 /// Every register of page 0, in the order of their offsets. The virtual command registers are not
 /// here, for which stands where depends on the layout.
 ///
-/// The event data registers keep all 32 bits: older revisions have an extended half there.
+/// What a write-only field reads as is undefined, so those that the unit needs later are kept like
+/// read-write ones. The event data registers keep all 32 bits: older revisions have an extended half
+/// there.
 pub const REGISTERS: &[Register] = {
     use Width::{Dword, Qword};
     &[
@@ -175,8 +177,8 @@ pub const REGISTERS: &[Register] = {
         Register::new("GSTS_REG", GSTS, Dword),
         Register::new("RTADDR_REG", RTADDR, Qword).writable(ALIGNED_PAGE | 0xc00),
         Register::new("CCMD_REG", CCMD, Qword)
-            .writable(0x6000_0000_0000_ffff)
-            .write_only(0x8000_0003_ffff_0000),
+            .writable(0x6000_0003_ffff_ffff)
+            .write_only(1 << 63),
         Register::new("FSTS_REG", FSTS, Dword).clear_on_one(0x71),
         Register::new("FECTL_REG", FECTL, Dword)
             .reset(INTERRUPT_MASKED)
@@ -205,7 +207,7 @@ pub const REGISTERS: &[Register] = {
         Register::new("PEDATA_REG", PEDATA, Dword).writable(MESSAGE_DATA),
         Register::new("PEADDR_REG", PEADDR, Dword).writable(MESSAGE_ADDRESS),
         Register::new("PEUADDR_REG", PEUADDR, Dword).writable(MESSAGE_UPPER_ADDRESS),
-        Register::new("IVA_REG", IVA, Qword).write_only(ALIGNED_PAGE | 0x7f),
+        Register::new("IVA_REG", IVA, Qword).writable(ALIGNED_PAGE | 0x7f),
         Register::new("IOTLB_REG", IOTLB, Qword)
             .writable(0x3003_ffff_0000_0000)
             .write_only(1 << 63),

@@ -1,0 +1,235 @@
+//! The invalidation queue: fetches descriptors and does what they say, in order (VT-d §6.5.2).
+
+use std::sync::atomic::Ordering;
+
+use palisade_iommu::{GroupIndex, PageResponse};
+use palisade_units::Gpa;
+
+use crate::Unit;
+use crate::registers::{Message, Registers};
+use crate::spec::command::{RootTableAddress, TranslationTableMode};
+use crate::spec::descriptor::{
+    ContextScope, InvDescriptor, Invalidation, IotlbScope, PageGroupResponse, PageRange,
+    PasidCacheScope, PasidIotlbScope, ResponseCode, Wait, WaitFlags,
+};
+use crate::spec::queue::{DescriptorWidth, QueueError};
+use crate::sync::{CacheScope, Pending, TableScope};
+
+/// How much one access to a register may do. A guest that fills its queue with the most expensive
+/// descriptors gets them done over many accesses, and other tenants their share in between.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    left: u32,
+}
+
+impl Budget {
+    /// In pages of tables read, or descriptors. A queue of any driver is far below it.
+    const ONE_ACCESS: u32 = 1 << 16;
+
+    pub(crate) fn of_one_access() -> Self {
+        Self {
+            left: Self::ONE_ACCESS,
+        }
+    }
+
+    /// For what must be whole: bounded by itself.
+    pub(crate) fn endless() -> Self {
+        Self { left: u32::MAX }
+    }
+
+    pub(crate) fn spend(&mut self, cost: u32) {
+        self.left = self.left.saturating_sub(cost);
+    }
+
+    fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+}
+
+/// Where the next descriptor is.
+struct Position {
+    at: Gpa,
+    width: DescriptorWidth,
+    root: RootTableAddress,
+    /// The head after it.
+    next: u64,
+}
+
+impl Unit {
+    /// Does what is in the queue, up to the tail of this moment. The caller has the work lock.
+    pub(crate) fn process_queue(&self, budget: &mut Budget) -> Vec<Message> {
+        let mut messages = Vec::new();
+        let mut pending = Pending::default();
+        let tail = self.registers().queue_tail();
+        let stopped = loop {
+            if budget.is_spent() {
+                break None;
+            }
+            let position = match position(&self.registers(), tail) {
+                Ok(Some(position)) => position,
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            };
+            budget.spend(1);
+            match self.fetch(&position) {
+                Ok(what) => self.execute(what, &mut pending, &mut messages, budget),
+                Err(error) => break Some(error),
+            }
+            self.registers().set_queue_head(position.next);
+        };
+        // What stands before an error is completed as usual.
+        self.flush(&mut pending, budget);
+        let mut registers = self.registers();
+        if let Some(error) = stopped {
+            messages.extend(registers.stop_queue(error));
+        }
+        let behind = budget.is_spent() && registers.queue_runs() && registers.queue_head() != tail;
+        self.behind.store(behind, Ordering::Release);
+        messages
+    }
+
+    fn fetch(&self, position: &Position) -> Result<Invalidation, QueueError> {
+        let words = match position.width {
+            DescriptorWidth::Bits128 => {
+                let words: Result<[u64; 2], _> = self.memory.read_object(position.at);
+                words.map(|[low, high]| [low, high, 0, 0])
+            }
+            DescriptorWidth::Bits256 => self.memory.read_object(position.at),
+        };
+        let words = words.map_err(|_| QueueError::DescriptorAccess)?;
+        let descriptor = InvDescriptor::from_words(words.map(u64::from_le));
+        let what = descriptor.decode(position.width)?;
+        let legacy = position.root.mode() == TranslationTableMode::Legacy;
+        if legacy && !what.is_of_legacy_mode() {
+            return Err(QueueError::DescriptorType);
+        }
+        Ok(what)
+    }
+
+    fn execute(
+        &self,
+        what: Invalidation,
+        pending: &mut Pending,
+        messages: &mut Vec<Message>,
+        budget: &mut Budget,
+    ) {
+        match what {
+            Invalidation::ContextCache(ContextScope::Device { source, mask, .. }) => {
+                pending.tables(TableScope::Functions(source, mask));
+            }
+            // Context entries of scalable mode have no domain, so a domain is everything.
+            Invalidation::ContextCache(ContextScope::Global | ContextScope::Domain(_))
+            | Invalidation::PasidCache(PasidCacheScope::Global | PasidCacheScope::Domain(_)) => {
+                pending.tables(TableScope::All);
+            }
+            Invalidation::PasidCache(PasidCacheScope::Pasid(_, pasid)) => {
+                pending.tables(TableScope::Pasid(pasid));
+            }
+            // The platform's caches know no domains: more is forgotten than was asked for.
+            Invalidation::Iotlb(
+                IotlbScope::Global | IotlbScope::Domain(_) | IotlbScope::Pages(..),
+            ) => pending.caches(CacheScope::All),
+            Invalidation::PasidIotlb(_, pasid, PasidIotlbScope::All) => {
+                pending.caches(CacheScope::Pasid(None, pasid, PageRange::ALL));
+            }
+            Invalidation::PasidIotlb(_, pasid, PasidIotlbScope::Pages(range)) => {
+                pending.caches(CacheScope::Pasid(None, pasid, range));
+            }
+            // The device's TLB is the platform's.
+            Invalidation::DeviceTlb(function, range) => {
+                pending.caches(CacheScope::WithoutPasid(function, range));
+            }
+            Invalidation::PasidDeviceTlb(function, Some(pasid), range) => {
+                pending.caches(CacheScope::Pasid(Some(function), pasid, range));
+            }
+            Invalidation::PasidDeviceTlb(function, None, range) => {
+                pending.caches(CacheScope::Function(function, range));
+            }
+            Invalidation::InterruptEntryCache => {}
+            Invalidation::PageGroupResponse(response) => {
+                self.flush(pending, budget);
+                self.answer(response);
+            }
+            Invalidation::Wait(wait) => {
+                self.flush(pending, budget);
+                messages.extend(self.complete(wait));
+            }
+        }
+        if pending.is_full() {
+            self.flush(pending, budget);
+        }
+    }
+
+    fn flush(&self, pending: &mut Pending, budget: &mut Budget) {
+        if !pending.is_empty() {
+            self.apply(std::mem::take(pending), budget);
+        }
+    }
+
+    fn answer(&self, response: PageGroupResponse) {
+        let code = match response.code {
+            ResponseCode::Success => PageResponse::Success,
+            ResponseCode::InvalidRequest => PageResponse::Invalid,
+            ResponseCode::Failure | ResponseCode::Reserved(_) => PageResponse::Failure,
+        };
+        let group = GroupIndex::new(response.group.get());
+        self.respond(response.requester, response.pasid, group, code);
+    }
+
+    /// Everything before it has taken effect, and page requests go into their queue at once, so there
+    /// is nothing left to wait for (VT-d §6.5.2.9).
+    fn complete(&self, wait: Wait) -> Option<Message> {
+        if wait.flags.contains(WaitFlags::STATUS_WRITE) {
+            let written = self.memory.store_u32(wait.status_address, wait.status_data);
+            if let Err(error) = written {
+                tracing::debug!(%error, "a wait descriptor's status has no place");
+            }
+        }
+        if wait.flags.contains(WaitFlags::INTERRUPT) {
+            self.registers().complete_wait()
+        } else {
+            None
+        }
+    }
+}
+
+/// The next descriptor, if the queue runs and is not empty.
+///
+/// # Errors
+/// What is wrong with the queue's own registers (VT-d §11.4.9.9).
+fn position(registers: &Registers, tail: u64) -> Result<Option<Position>, QueueError> {
+    let head = registers.queue_head();
+    if !registers.queue_runs() || head == tail {
+        return Ok(None);
+    }
+    let address = registers.queue_address();
+    let root = registers.root();
+    let width = address.width();
+    let len_bytes = address.order().bytes();
+    match root.mode() {
+        TranslationTableMode::Unsupported(_) => return Err(QueueError::TranslationTableMode),
+        TranslationTableMode::Scalable if width == DescriptorWidth::Bits128 => {
+            return Err(QueueError::DescriptorWidth);
+        }
+        TranslationTableMode::Legacy | TranslationTableMode::Scalable => {}
+    }
+    if !tail.is_multiple_of(width.bytes()) {
+        return Err(QueueError::TailMisaligned);
+    }
+    if tail >= len_bytes || head >= len_bytes || !head.is_multiple_of(width.bytes()) {
+        return Err(QueueError::InvalidTail);
+    }
+    let at = address
+        .base()
+        .checked_add(head)
+        .ok_or(QueueError::DescriptorAccess)?;
+    Ok(Some(Position {
+        at,
+        width,
+        root,
+        next: (head + width.bytes()) % len_bytes,
+    }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,295 @@
+//! Makes the container's bindings follow the guest's tables (VT-d §6.5.3.3).
+//!
+//! The tables are read afresh for what an invalidation names, and nothing of them is remembered: the
+//! container alone knows what is bound. One PASID costs a few reads for each function; everything costs
+//! what is present.
+
+use palisade_iommu::{FaultProcessing, IommuError, Space};
+use palisade_units::{Bdf, GuestPasid};
+use palisade_vfio::{GuestScope, SpaceKey, VfioError};
+
+use crate::Unit;
+use crate::queue::Budget;
+use crate::registers::TranslationState;
+use crate::spec::command::TranslationTableMode;
+use crate::spec::descriptor::{FunctionMask, PageRange};
+use crate::tables::{Found, Tables, Tag};
+
+mod pending;
+
+pub(crate) use pending::{CacheScope, Pending, TableScope};
+
+/// What a container call costs of the budget, where reading a page of a table costs one.
+const CALL_COST: u32 = 16;
+/// How many entries of one function may fail to be bound before a scan stops trying. What they cost is the
+/// guest's own doing: it has far more entries than PASIDs.
+const FAILURES_OF_A_SCAN: u32 = 4096;
+
+/// What the tables say of one key of one function.
+struct Wanted {
+    function: Bdf,
+    key: SpaceKey,
+    found: Option<Found>,
+}
+
+impl Unit {
+    /// Does what was asked for between two wait descriptors: tables first, for what the caches lose may
+    /// have come from old entries.
+    pub(crate) fn apply(&self, pending: Pending, budget: &mut Budget) {
+        let Pending { tables, caches } = pending;
+        for scope in tables {
+            match scope {
+                TableScope::All => self.synchronise_all_within(budget),
+                TableScope::Functions(source, mask) => {
+                    self.synchronise_functions(source, mask, budget);
+                }
+                TableScope::Pasid(pasid) => self.synchronise_pasid(pasid, budget),
+            }
+        }
+        let mut done = Vec::new();
+        for scope in caches {
+            self.invalidate(scope, &mut done, budget);
+        }
+    }
+
+    /// Binds what the tables say of every function.
+    pub(crate) fn synchronise_all(&self) {
+        self.synchronise_all_within(&mut Budget::endless());
+    }
+
+    fn synchronise_all_within(&self, budget: &mut Budget) {
+        for function in self.container.guest_bdfs() {
+            self.synchronise(function, budget);
+        }
+    }
+
+    fn synchronise_functions(&self, source: Bdf, mask: FunctionMask, budget: &mut Budget) {
+        let functions = self.container.guest_bdfs().into_iter();
+        for function in functions.filter(|function| mask.matches(source, *function)) {
+            self.synchronise(function, budget);
+        }
+    }
+
+    /// Binds what the tables say of one function.
+    pub(crate) fn synchronise_function(&self, function: Bdf) {
+        self.synchronise(function, &mut Budget::endless());
+    }
+
+    /// Translation is off: requests without a PASID pass, others find nothing.
+    pub(crate) fn pass_everything(&self) {
+        for function in self.container.guest_bdfs() {
+            for (key, _) in self.container.bound(function) {
+                if key != SpaceKey::WithoutPasid {
+                    self.unbind(function, key);
+                }
+            }
+            let passed = self.container.bind(
+                function,
+                SpaceKey::WithoutPasid,
+                Space::PassThrough,
+                FaultProcessing::Report,
+            );
+            if let Err(error) = passed {
+                self.count_unbound(function, &error);
+            }
+        }
+    }
+
+    fn tables(&self) -> Option<Tables<'_>> {
+        match self.registers().translation() {
+            TranslationState::Off => None,
+            TranslationState::On(root) => Some(Tables::new(&self.memory, root)),
+        }
+    }
+
+    fn synchronise(&self, function: Bdf, budget: &mut Budget) {
+        let Some(tables) = self.tables() else {
+            return;
+        };
+        let bound = self.container.bound(function).into_iter();
+        let others = bound
+            .map(|(key, _)| key)
+            .filter(|key| *key != SpaceKey::WithoutPasid);
+        let wanted: Vec<Wanted> = std::iter::once(SpaceKey::WithoutPasid)
+            .chain(others)
+            .map(|key| Wanted {
+                function,
+                key,
+                found: tables.look_up(function, tag(key)).ok(),
+            })
+            .collect();
+        self.settle(&wanted, budget);
+        if tables.mode() == TranslationTableMode::Scalable {
+            self.bind_what_is_new(tables, function, budget);
+        }
+    }
+
+    fn bind_what_is_new(&self, tables: Tables<'_>, function: Bdf, budget: &mut Budget) {
+        let Ok(context) = tables.context(function) else {
+            return;
+        };
+        let mut failures = 0;
+        let mut calls = 0;
+        let mut moved = Vec::new();
+        let pages = tables.scan(context, |pasid, found| {
+            if failures >= FAILURES_OF_A_SCAN {
+                return;
+            }
+            calls += 1;
+            match self.bind(function, SpaceKey::Pasid(pasid), found) {
+                Ok(()) => {}
+                Err(error) if is_busy(&error) => moved.push(pasid),
+                Err(error) => {
+                    failures += 1;
+                    self.count_unbound(function, &error);
+                }
+            }
+        });
+        budget.spend(pages);
+        budget.spend(calls * CALL_COST);
+        for pasid in moved {
+            self.synchronise_pasid(pasid, budget);
+        }
+    }
+
+    /// Binds what the tables say of one PASID, on every function.
+    fn synchronise_pasid(&self, pasid: GuestPasid, budget: &mut Budget) {
+        let Some(tables) = self.tables() else {
+            return;
+        };
+        let functions = self.container.guest_bdfs().into_iter();
+        let wanted: Vec<Wanted> = functions
+            .map(|function| {
+                let key = key(tables, function, pasid);
+                let found = tables.look_up(function, tag(key)).ok();
+                Wanted {
+                    function,
+                    key,
+                    found,
+                }
+            })
+            .collect();
+        self.settle(&wanted, budget);
+    }
+
+    /// Unbinds what is no longer there, then binds what is.
+    fn settle(&self, wanted: &[Wanted], budget: &mut Budget) {
+        budget.spend(
+            u32::try_from(wanted.len())
+                .unwrap_or(u32::MAX)
+                .saturating_mul(CALL_COST),
+        );
+        for gone in wanted.iter().filter(|wanted| wanted.found.is_none()) {
+            self.unbind(gone.function, gone.key);
+        }
+        let mut busy = Vec::new();
+        for (wanted, found) in wanted.iter().filter_map(present) {
+            match self.bind(wanted.function, wanted.key, found) {
+                Ok(()) => {}
+                Err(error) if is_busy(&error) => busy.push(wanted.key),
+                Err(error) => self.refused(wanted, &error),
+            }
+        }
+        if busy.is_empty() {
+            return;
+        }
+        // Functions on one parent share an entry, and it cannot change while one of them has it as it
+        // was: it goes on all of them first.
+        let moving = || wanted.iter().filter(|wanted| busy.contains(&wanted.key));
+        for wanted in moving() {
+            self.unbind(wanted.function, wanted.key);
+        }
+        for (wanted, found) in moving().filter_map(present) {
+            if let Err(error) = self.bind(wanted.function, wanted.key, found) {
+                self.refused(wanted, &error);
+            }
+        }
+    }
+
+    fn bind(&self, function: Bdf, key: SpaceKey, found: Found) -> Result<(), VfioError> {
+        self.container
+            .bind(function, key, found.space, found.processing)
+    }
+
+    /// An entry that cannot be bound must not leave its predecessor in place.
+    fn refused(&self, wanted: &Wanted, error: &VfioError) {
+        self.unbind(wanted.function, wanted.key);
+        self.count_unbound(wanted.function, error);
+    }
+
+    /// Unbinds, if anything is bound there.
+    fn unbind(&self, function: Bdf, key: SpaceKey) {
+        if let Err(error) = self.container.unbind(function, key) {
+            tracing::trace!(%function, %key, %error, "nothing to unbind");
+        }
+    }
+
+    fn invalidate(
+        &self,
+        scope: CacheScope,
+        done: &mut Vec<(Bdf, GuestScope)>,
+        budget: &mut Budget,
+    ) {
+        for function in self.container.guest_bdfs() {
+            let scope = match scope {
+                CacheScope::All => GuestScope::All,
+                CacheScope::Function(only, _) | CacheScope::WithoutPasid(only, _)
+                    if only != function =>
+                {
+                    continue;
+                }
+                CacheScope::Function(..) => GuestScope::All,
+                CacheScope::WithoutPasid(_, range) => pages(SpaceKey::WithoutPasid, range),
+                CacheScope::Pasid(Some(only), ..) if only != function => continue,
+                CacheScope::Pasid(_, pasid, range) => {
+                    let key = self.tables().map_or(SpaceKey::Pasid(pasid), |tables| {
+                        key(tables, function, pasid)
+                    });
+                    pages(key, range)
+                }
+            };
+            if !done.contains(&(function, scope)) {
+                done.push((function, scope));
+                budget.spend(CALL_COST);
+                self.container.invalidate(function, scope);
+            }
+        }
+    }
+}
+
+fn present(wanted: &Wanted) -> Option<(&Wanted, Found)> {
+    wanted.found.map(|found| (wanted, found))
+}
+
+fn is_busy(error: &VfioError) -> bool {
+    matches!(error, VfioError::Iommu(IommuError::EntryBusy { .. }))
+}
+
+fn tag(key: SpaceKey) -> Tag {
+    match key {
+        SpaceKey::WithoutPasid => Tag::Without,
+        SpaceKey::Pasid(pasid) => Tag::Pasid(pasid),
+    }
+}
+
+/// The requests that a PASID of a function's table is for: with RID_PASID those without one.
+fn key(tables: Tables<'_>, function: Bdf, pasid: GuestPasid) -> SpaceKey {
+    match tables.context(function) {
+        Ok(context) if context.rid_pasid() == pasid => SpaceKey::WithoutPasid,
+        _ => SpaceKey::Pasid(pasid),
+    }
+}
+
+fn pages(key: SpaceKey, range: PageRange) -> GuestScope {
+    match range.len_bytes() {
+        None => GuestScope::Key(key),
+        Some(len_bytes) => GuestScope::Pages {
+            key,
+            at: range.at(),
+            len_bytes,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

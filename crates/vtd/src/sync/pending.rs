@@ -1,0 +1,109 @@
+use palisade_units::{Bdf, GuestPasid};
+
+use crate::spec::descriptor::{FunctionMask, PageRange};
+
+/// Which tables are to be looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TableScope {
+    /// Those of every function.
+    All,
+    /// Those of some functions.
+    Functions(Bdf, FunctionMask),
+    /// The entries of one PASID.
+    Pasid(GuestPasid),
+}
+
+/// Which translations are to be forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CacheScope {
+    /// All.
+    All,
+    /// Those of a function, in a range, whatever the PASID.
+    Function(Bdf, PageRange),
+    /// Those of a function's requests without a PASID, in a range.
+    WithoutPasid(Bdf, PageRange),
+    /// Those of a PASID on one function, or on every one, in a range.
+    Pasid(Option<Bdf>, GuestPasid, PageRange),
+}
+
+/// What was asked for since the last wait descriptor. The same thing is kept once.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    pub(crate) tables: Vec<TableScope>,
+    pub(crate) caches: Vec<CacheScope>,
+}
+
+impl Pending {
+    /// How much is kept before it must be done.
+    const CAPACITY: usize = 64;
+
+    pub(crate) fn of_tables(scope: TableScope) -> Self {
+        Self {
+            tables: vec![scope],
+            caches: Vec::new(),
+        }
+    }
+
+    pub(crate) fn of_caches(scope: CacheScope) -> Self {
+        Self {
+            tables: Vec::new(),
+            caches: vec![scope],
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tables.is_empty() && self.caches.is_empty()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.tables.len() >= Self::CAPACITY || self.caches.len() >= Self::CAPACITY
+    }
+
+    pub(crate) fn tables(&mut self, scope: TableScope) {
+        if self.tables.contains(&TableScope::All) || self.tables.contains(&scope) {
+            return;
+        }
+        if scope == TableScope::All {
+            self.tables.clear();
+        }
+        self.tables.push(scope);
+    }
+
+    pub(crate) fn caches(&mut self, scope: CacheScope) {
+        if self.caches.contains(&CacheScope::All) || self.caches.contains(&scope) {
+            return;
+        }
+        if scope == CacheScope::All {
+            self.caches.clear();
+        }
+        self.caches.push(scope);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_thing_is_kept_once_and_everything_takes_the_place_of_all() {
+        let pasid = |raw| TableScope::Pasid(GuestPasid::new(raw).unwrap());
+        let mut pending = Pending::default();
+        pending.tables(pasid(1));
+        pending.tables(pasid(2));
+        pending.tables(pasid(1));
+        assert_eq!(pending.tables, [pasid(1), pasid(2)]);
+        pending.tables(TableScope::All);
+        pending.tables(pasid(3));
+        assert_eq!(pending.tables, [TableScope::All]);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut pending = Pending::default();
+        for raw in 0..64 {
+            assert!(!pending.is_full());
+            pending.tables(TableScope::Pasid(GuestPasid::new(raw).unwrap()));
+        }
+        assert!(pending.is_full());
+    }
+}

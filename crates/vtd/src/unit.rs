@@ -1,0 +1,303 @@
+//! The unit: its parts, its locks, and what a register write makes it do.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use palisade_ioasid::PasidRange;
+use palisade_iommu::Sink;
+use palisade_memory::GuestMemory;
+use palisade_units::{Bdf, HostPasid};
+use palisade_vfio::Container;
+
+use crate::config_space::Presence;
+use crate::queue::Budget;
+use crate::registers::{Effect, Message, Registers, Switch, TranslationState};
+use crate::spec::command::{
+    Command, ContextCommand, Granularity, IotlbCommand, TranslationTableMode,
+};
+use crate::spec::virtual_command::{Layout, VirtualCommand, VirtualResponse};
+use crate::sync::{CacheScope, Pending, TableScope};
+
+/// Which virtual command registers a unit shows (VT-d §11.4.16).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VcmdLayout {
+    /// None: guests choose their own PASIDs.
+    #[default]
+    Off,
+    /// Those from revision 3.3 on: Linux 5.15 to 6.3.
+    Current,
+    /// Those before it: Linux 5.8 to 5.14.
+    Older,
+}
+
+/// How a unit is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnitConfig {
+    /// Whether guests take their PASIDs from the host.
+    pub vcmd: VcmdLayout,
+}
+
+/// How a unit interrupts its guest.
+pub trait MessageSignal: Send + Sync {
+    /// Writes `data` to the guest-physical `address`, once. Called without any lock of the unit, from
+    /// any thread; never blocks.
+    fn send(&self, address: u64, data: u32);
+}
+
+/// A guest's remapping unit. Serve it with [`palisade_pci::Function`].
+///
+/// Locks, in the order in which they are taken: `work` serialises what register writes do, table walks
+/// and container calls included; `registers` is held for moments and never while anything else is
+/// called, so that faults and page requests of running engines never wait for the guest's commands.
+pub struct Unit {
+    pub(crate) container: Container,
+    /// What the connection of the unit shares: where its tables and queues are.
+    pub(crate) memory: GuestMemory,
+    messages: Arc<dyn MessageSignal>,
+    registers: Mutex<Registers>,
+    work: Mutex<()>,
+    /// The invalidation queue holds more than the last access could do.
+    pub(crate) behind: AtomicBool,
+    pub(crate) presence: Presence,
+    unbound: AtomicU64,
+}
+
+impl Unit {
+    /// The unit of a tenant, after reset; the container's faults and page requests come to it from now
+    /// on. `memory` is that of the unit's own connection.
+    #[must_use]
+    pub fn new(
+        config: UnitConfig,
+        container: Container,
+        memory: GuestMemory,
+        messages: Arc<dyn MessageSignal>,
+    ) -> Arc<Self> {
+        let layout = match config.vcmd {
+            VcmdLayout::Off => None,
+            VcmdLayout::Current => Some(Layout::Current),
+            VcmdLayout::Older => Some(Layout::Older),
+        };
+        let unit = Arc::new(Self {
+            container,
+            memory,
+            messages,
+            registers: Mutex::new(Registers::new(layout)),
+            work: Mutex::new(()),
+            behind: AtomicBool::new(false),
+            presence: Presence::new(),
+            unbound: AtomicU64::new(0),
+        });
+        let sink = Arc::clone(&unit) as Arc<dyn Sink>;
+        unit.container.set_sink(sink);
+        unit
+    }
+
+    /// The last address at which BAR 0 was decoded: where the firmware placed the registers.
+    #[must_use]
+    pub fn bar0_base(&self) -> Option<u64> {
+        self.presence.bar0_base()
+    }
+
+    /// To be called when a function was attached to the container after the guest turned translation
+    /// on: binds what the guest's tables say of it.
+    pub fn attached(&self, guest_bdf: Bdf) {
+        let _work = self.work();
+        self.synchronise_function(guest_bdf);
+    }
+
+    pub(crate) fn registers(&self) -> MutexGuard<'_, Registers> {
+        self.registers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn work(&self) -> MutexGuard<'_, ()> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a message. No lock of the unit is held.
+    pub(crate) fn send(&self, message: Option<Message>) {
+        if let Some(Message { address, data }) = message {
+            self.messages.send(address, data);
+        }
+    }
+
+    /// Does what a write to the registers asked for.
+    pub(crate) fn perform(&self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::GlobalCommand(command) => self.global_command(command),
+                Effect::ContextCommand(command) => self.context_command(command),
+                Effect::IotlbCommand(command) => self.iotlb_command(command),
+                Effect::QueueMoved => self.advance_queue(),
+                Effect::VirtualCommand(command) => self.virtual_command(command),
+                Effect::Send(message) => self.send(Some(message)),
+            }
+        }
+    }
+
+    /// Goes on with the invalidation queue where an earlier access left off.
+    pub(crate) fn catch_up(&self) {
+        if self.behind.load(Ordering::Acquire) {
+            self.advance_queue();
+        }
+    }
+
+    fn advance_queue(&self) {
+        let messages = {
+            let _work = self.work();
+            self.process_queue(&mut Budget::of_one_access())
+        };
+        for message in messages {
+            self.send(Some(message));
+        }
+    }
+
+    /// GCMD (VT-d §11.4.4.1).
+    fn global_command(&self, command: Command) {
+        {
+            let _work = self.work();
+            if command.contains(Command::SET_ROOT_TABLE) {
+                self.set_root_table();
+            }
+            self.set_translation(command.contains(Command::TRANSLATION_ENABLE));
+        }
+        self.set_queued_invalidation(command);
+    }
+
+    fn set_root_table(&self) {
+        let translates = {
+            let mut registers = self.registers();
+            registers.set_status(Command::SET_ROOT_TABLE, Switch::Off);
+            registers.set_root_table();
+            registers.translation() != TranslationState::Off
+        };
+        if translates {
+            self.synchronise_all();
+        }
+        self.registers()
+            .set_status(Command::SET_ROOT_TABLE, Switch::On);
+    }
+
+    fn set_translation(&self, enable: bool) {
+        let enabled = self.registers().translation() != TranslationState::Off;
+        match (enabled, enable) {
+            (false, true) => {
+                self.registers()
+                    .set_status(Command::TRANSLATION_ENABLE, Switch::On);
+                self.synchronise_all();
+            }
+            (true, false) => {
+                {
+                    let mut registers = self.registers();
+                    registers.set_status(Command::TRANSLATION_ENABLE, Switch::Off);
+                    registers.restart_fault_records();
+                }
+                self.pass_everything();
+            }
+            _ => {}
+        }
+    }
+
+    fn set_queued_invalidation(&self, command: Command) {
+        let enable = command.contains(Command::QUEUED_INVALIDATION_ENABLE);
+        let enabled = {
+            let mut registers = self.registers();
+            let bit = Command::QUEUED_INVALIDATION_ENABLE;
+            let enabled = registers.status().contains(bit);
+            if !enable {
+                registers.set_queue_head(0);
+            }
+            let switch = if enable { Switch::On } else { Switch::Off };
+            registers.set_status(bit, switch);
+            enabled
+        };
+        if enable && !enabled {
+            self.advance_queue();
+        }
+    }
+
+    /// CCMD, which scalable mode does not have (VT-d §11.4.6.1).
+    fn context_command(&self, command: ContextCommand) {
+        let _work = self.work();
+        let mode = self.registers().root().mode();
+        let known = command.requested() != Granularity::Reserved;
+        let actual = if mode == TranslationTableMode::Legacy && known {
+            self.apply(Pending::of_tables(TableScope::All), &mut Budget::endless());
+            Granularity::Global
+        } else {
+            Granularity::Reserved
+        };
+        self.registers()
+            .complete_context(command.with_actual(actual));
+    }
+
+    /// IOTLB, which scalable mode does not have (VT-d §11.4.6.3).
+    fn iotlb_command(&self, command: IotlbCommand) {
+        let _work = self.work();
+        let mode = self.registers().root().mode();
+        let known = command.requested() != Granularity::Reserved;
+        let actual = if mode == TranslationTableMode::Legacy && known {
+            self.apply(Pending::of_caches(CacheScope::All), &mut Budget::endless());
+            Granularity::Global
+        } else {
+            Granularity::Reserved
+        };
+        self.registers().complete_iotlb(command.with_actual(actual));
+    }
+
+    /// VCMD (VT-d §11.4.16). The response is pending, so no second one can start.
+    fn virtual_command(&self, command: VirtualCommand) {
+        let response = match command {
+            VirtualCommand::Null => VirtualResponse::Done,
+            VirtualCommand::AllocatePasid => match self.container.alloc_pasid(PasidRange::ALL) {
+                Ok(pasid) => VirtualResponse::Pasid(pasid),
+                Err(error) => {
+                    tracing::debug!(%error, "a guest gets no PASID");
+                    VirtualResponse::NoPasid
+                }
+            },
+            // What the guest was given is the host's number.
+            VirtualCommand::FreePasid(pasid) => {
+                let freed = HostPasid::new(pasid.get())
+                    .ok()
+                    .map(|pasid| self.container.free_pasid(pasid));
+                match freed {
+                    Some(Ok(())) => VirtualResponse::Done,
+                    _ => VirtualResponse::InvalidPasid,
+                }
+            }
+            VirtualCommand::Undefined(_) => VirtualResponse::UndefinedCommand,
+        };
+        self.registers().respond(response);
+    }
+
+    /// Everything as after power-on: registers, bindings, PASIDs.
+    pub(crate) fn start_over(&self) {
+        let _work = self.work();
+        self.registers().reset();
+        self.container.close();
+        // What engines reported until the container was closed.
+        self.registers().reset();
+        self.behind.store(false, Ordering::Release);
+        self.presence.reset();
+    }
+
+    /// Counts an entry of the guest's that could not be bound. Its requests fault.
+    pub(crate) fn count_unbound(&self, function: Bdf, error: &palisade_vfio::VfioError) {
+        let count = self.unbound.fetch_add(1, Ordering::Relaxed) + 1;
+        // A guest can cause this at will: say it at 1, 2, 4, 8, …
+        if count.is_power_of_two() {
+            tracing::warn!(%function, %error, count, "an entry of a guest's table is not bound");
+        }
+    }
+}
+
+impl std::fmt::Debug for Unit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Unit of {:?}", self.container)
+    }
+}
+
+#[cfg(test)]
+mod tests;
