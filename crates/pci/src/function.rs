@@ -43,6 +43,12 @@ pub enum AccessError {
         /// The BAR.
         bar: Bar,
     },
+    /// The function has no room for what was written; later it may have.
+    #[error("{bar} has no room for the write now: try again")]
+    Retry {
+        /// The BAR.
+        bar: Bar,
+    },
 }
 
 impl AccessError {
@@ -52,6 +58,7 @@ impl AccessError {
         match self {
             Self::OutOfBounds { .. } | Self::Width { .. } => Errno::INVAL,
             Self::NotReady { .. } => Errno::IO,
+            Self::Retry { .. } => Errno::AGAIN,
         }
     }
 }
