@@ -36,6 +36,9 @@ mod table;
 mod tlb;
 mod walk;
 
+#[cfg(test)]
+mod tests;
+
 pub use claim::{Claim, Sharing};
 pub use entry::{Binding, FaultProcessing, UserId};
 pub use error::{IommuError, TagName};

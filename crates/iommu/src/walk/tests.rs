@@ -441,7 +441,7 @@ fn nested(rights: impl Fn(u64) -> u64) -> (Physical, Space) {
     memory.put(0x9000, 0xa000 | 3);
     memory.put(0x9000 + 5 * 8, 0xb000 | 3);
     for page in 1..8 {
-        memory.put(0xa000 + page * 8, page * 0x1000 | rights(page));
+        memory.put(0xa000 + page * 8, (page * 0x1000) | rights(page));
     }
     memory.put(0xb000 + 0xbc * 8, 0xabc000 | rights(0xabc));
     let stage = SecondStage::new(Gpa::new(0x8000), Levels::Three);

@@ -1,0 +1,261 @@
+use super::*;
+
+/// A function with one process bound to PASID 1, its page 0x5000 at `to`.
+fn warm(tenant: &Tenant, to: u64) -> (FunctionHandle, Claim, Process<'_>) {
+    let function = function(&Iommu::new());
+    let claim = tenant.own(&function);
+    let process = tenant.process();
+    process.map(0x5000, to);
+    function
+        .bind(tag(1), tenant.hold(), process.binding(1, 1))
+        .unwrap();
+    for page in 0..16 {
+        tenant.shared.store_u64(page << 12, page).unwrap();
+    }
+    (function, claim, process)
+}
+
+#[test]
+fn r41_a_stale_translation_stays_until_it_is_invalidated() {
+    let tenant = Tenant::alone();
+    for scope in [
+        Scope::All,
+        Scope::Tag(tag(1)),
+        Scope::Pages {
+            tag: tag(1),
+            at: Iova::new(0x5000),
+            len_bytes: 4096,
+        },
+    ] {
+        let (function, _claim, process) = warm(&tenant, 0x1000);
+        let mut port = function.port();
+        assert_eq!(read(&mut port, tag(1), 0x5000), Ok(1));
+        process.map(0x5000, 0x2000);
+        assert_eq!(
+            read(&mut port, tag(1), 0x5000),
+            Ok(1),
+            "the cache must be real"
+        );
+        function.invalidate(Scope::Tag(tag(2)));
+        assert_eq!(
+            read(&mut port, tag(1), 0x5000),
+            Ok(1),
+            "another tag's scope"
+        );
+        function.invalidate(scope);
+        assert_eq!(read(&mut port, tag(1), 0x5000), Ok(2), "{scope:?}");
+    }
+}
+
+#[test]
+fn r41_reads_and_writes_are_cached_apart_so_that_a_first_write_marks_the_page_dirty() {
+    let tenant = Tenant::alone();
+    let (function, _claim, process) = warm(&tenant, 0x1000);
+    let mut port = function.port();
+    let entry = process.entry(0x5000, 1);
+    read(&mut port, tag(1), 0x5000).unwrap();
+    assert_eq!(tenant.shared.load_u64(entry).unwrap() & 0x60, 0x20);
+    write(&mut port, tag(1), 0x5000, 7).unwrap();
+    assert_eq!(tenant.shared.load_u64(entry).unwrap() & 0x60, 0x60);
+}
+
+#[test]
+fn r41_a_page_that_is_mapped_later_needs_no_invalidation() {
+    let tenant = Tenant::alone();
+    let (function, _claim, process) = warm(&tenant, 0x1000);
+    let mut port = function.port();
+    assert!(read(&mut port, tag(1), 0x6000).is_err());
+    process.map(0x6000, 0x3000);
+    assert_eq!(read(&mut port, tag(1), 0x6000), Ok(3));
+}
+
+#[test]
+fn r44_memory_that_was_unmapped_and_invalidated_is_reached_no_more() {
+    let tenant = Tenant::alone();
+    let (function, _claim, _process) = warm(&tenant, 0x1000);
+    let mut port = function.port();
+    assert_eq!(read(&mut port, tag(1), 0x5000), Ok(1));
+    tenant.memory.unmap(Gpa::new(0), MEMORY_BYTES).unwrap();
+    function.invalidate(Scope::All);
+    assert_eq!(
+        refused(read(&mut port, tag(1), 0x5000)),
+        FaultReason::FirstStageRootAccess
+    );
+    assert_eq!(tenant.shared.load_u64(0x1000), Ok(1));
+}
+
+#[test]
+fn r44_other_memory_at_the_same_place_is_seen_after_the_invalidation() {
+    let tenant = Tenant::alone();
+    let function = function(&Iommu::new());
+    let _claim = tenant.own(&function);
+    function
+        .bind(tag(1), tenant.hold(), tenant.pass_through(1))
+        .unwrap();
+    let mut port = function.port();
+    tenant.shared.store_u64(0x1000, 1).unwrap();
+    assert_eq!(read(&mut port, tag(1), 0x1000), Ok(1));
+    let other = SharedMemory::create("other", MEMORY_BYTES).unwrap();
+    other.store_u64(0x1000, 2).unwrap();
+    tenant.memory.unmap_all();
+    let (at, protection) = (Gpa::new(0), Protection::ReadWrite);
+    tenant
+        .memory
+        .map(at, MEMORY_BYTES, other.backing(), protection)
+        .unwrap();
+    function.invalidate(Scope::All);
+    assert_eq!(read(&mut port, tag(1), 0x1000), Ok(2));
+}
+
+#[test]
+fn r41_translations_that_share_a_line_displace_each_other() {
+    let tenant = Tenant::alone();
+    let (function, _claim, process) = warm(&tenant, 0x1000);
+    // 4 MiB apart: the same line of the cache.
+    process.map(0x40_5000, 0x2000);
+    let mut port = function.port();
+    for _ in 0..3 {
+        assert_eq!(read(&mut port, tag(1), 0x5000), Ok(1));
+        assert_eq!(read(&mut port, tag(1), 0x40_5000), Ok(2));
+    }
+}
+
+#[test]
+fn r37_pages_of_every_size_are_reached_through_the_cache() {
+    let tenant = Tenant::alone();
+    let (function, _claim, process) = warm(&tenant, 0x1000);
+    process.put(0x20_0000, 2, 0x20_0000 | PAGE | LARGE);
+    process.put(0x4000_0000, 3, PAGE | LARGE);
+    tenant.shared.store_u64(0x3f_f000, 0xfeed).unwrap();
+    let mut port = function.port();
+    for _ in 0..2 {
+        assert_eq!(read(&mut port, tag(1), 0x3f_f000), Ok(0xfeed));
+        assert_eq!(read(&mut port, tag(1), 0x4000_0000 + 0x3f_f000), Ok(0xfeed));
+        // The gigabyte goes on beyond memory.
+        let beyond = read(&mut port, tag(1), 0x4000_0000 + MEMORY_BYTES);
+        assert_eq!(refused(beyond), FaultReason::SecondStageNotPresent);
+    }
+}
+
+#[test]
+fn r38_privileged_and_user_requests_are_cached_apart() {
+    let tenant = Tenant::alone();
+    let function = function(&Iommu::new());
+    let _claim = tenant.own(&function);
+    let process = tenant.process();
+    process.put(0x5000, 1, 0x1000 | 3);
+    let first = FirstStage {
+        supervisor: SupervisorRequests::Allowed,
+        ..FirstStage::new(Gpa::new(process.root), Levels::Four)
+    };
+    let binding = tenant.binding(1, Space::FirstStage(first), Some(guest(1)));
+    function.bind(tag(1), tenant.hold(), binding).unwrap();
+    let mut port = function.port();
+    let privileged = Requester {
+        privilege: Privilege::Privileged,
+        ..by(tag(1))
+    };
+    assert_eq!(
+        port.read(privileged, Iova::new(0x5000), &mut [0; 8]),
+        Ok(())
+    );
+    assert_eq!(
+        refused(read(&mut port, tag(1), 0x5000)),
+        FaultReason::SupervisorPage
+    );
+}
+
+#[test]
+fn accesses_cross_pages_and_say_where_they_stop() {
+    let tenant = Tenant::alone();
+    let (function, _claim, process) = warm(&tenant, 0x3000);
+    process.map(0x6000, 0x1000);
+    let mut port = function.port();
+    let data: Vec<u8> = (0..=255).cycle().take(0x1800).collect();
+    port.write(by(tag(1)), Iova::new(0x5400), &data).unwrap();
+    let mut back = vec![0; data.len()];
+    port.read(by(tag(1)), Iova::new(0x5400), &mut back).unwrap();
+    assert_eq!(back, data);
+    let mut first = [0; 4];
+    tenant.shared.read(0x1000, &mut first).unwrap();
+    assert_eq!(first, data[0xc00..0xc04]);
+
+    let beyond = port.write(by(tag(1)), Iova::new(0x5801), &data);
+    assert_eq!(beyond.unwrap_err().at(), Iova::new(0x7000));
+}
+
+#[test]
+fn fills_go_on_with_the_pattern_across_pages() {
+    let tenant = Tenant::alone();
+    let (function, _claim, process) = warm(&tenant, 0x3000);
+    process.map(0x6000, 0x1000);
+    let mut port = function.port();
+    let pattern = u64::from_le_bytes(*b"abcdefgh");
+    port.fill(by(tag(1)), Iova::new(0x5ffd), 12, pattern)
+        .unwrap();
+    let mut bytes = [0; 12];
+    port.read(by(tag(1)), Iova::new(0x5ffd), &mut bytes)
+        .unwrap();
+    assert_eq!(&bytes, b"abcdefghabcd");
+}
+
+#[test]
+fn a_range_that_runs_over_the_end_of_the_space_faults() {
+    let tenant = Tenant::alone();
+    let (function, _claim, process) = warm(&tenant, 0x3000);
+    process.map(0xffff_ffff_ffff_f000, 0x1000);
+    let mut port = function.port();
+    let last = Iova::new(0xffff_ffff_ffff_fff8);
+    assert_eq!(port.write(by(tag(1)), last, &[1; 8]), Ok(()));
+    let over = port.write(by(tag(1)), last, &[1; 9]);
+    assert_eq!(refused(over), FaultReason::NotCanonical);
+}
+
+#[test]
+fn copies_say_how_far_they_came_and_which_side_stopped_them() {
+    let tenant = Tenant::alone();
+    let (function, _claim, process) = warm(&tenant, 0x10_0000);
+    for page in 0..40 {
+        process.map(0x10_0000 + (page << 12), 0x20_0000 + ((page ^ 1) << 12));
+        process.map(0x80_0000 + (page << 12), 0x30_0000 + (page << 12));
+    }
+    let data: Vec<u8> = (0_u32..40 << 10)
+        .flat_map(|n| (n * 7).to_le_bytes())
+        .collect();
+    let mut port = function.port();
+    let who = by(tag(1));
+    port.write(who, Iova::new(0x10_0000), &data).unwrap();
+    let (from, to) = (Iova::new(0x10_0003), Iova::new(0x80_0801));
+    port.copy(who, from, who, to, 0x2_5000).unwrap();
+    let mut back = vec![0; 0x2_5000];
+    port.read(who, to, &mut back).unwrap();
+    assert_eq!(back, data[3..0x2_5003]);
+
+    let stopped = port.copy(who, from, who, to, 0x10_0000).unwrap_err();
+    assert_eq!(
+        (stopped.done_bytes, stopped.side),
+        (0x2_77ff, Side::Destination)
+    );
+    assert_eq!(stopped.error.at(), Iova::new(0x82_8000));
+    let stopped = port
+        .copy(asking(tag(1)), Iova::new(0), who, to, 1)
+        .unwrap_err();
+    assert_eq!((stopped.done_bytes, stopped.side), (0, Side::Source));
+    let (at, access) = (Iova::new(0), palisade_units::Access::READ);
+    assert_eq!(stopped.error, DmaError::NotPresent { at, access });
+}
+
+#[test]
+fn r72_a_port_that_forgets_keeps_no_memory_of_a_tenant() {
+    let tenant = Tenant::alone();
+    let (function, claim, _process) = warm(&tenant, 0x1000);
+    let mut port = function.port();
+    read(&mut port, tag(1), 0x5000).unwrap();
+    drop(claim);
+    // Nothing is to be seen of it from outside but that it goes on to work.
+    port.forget();
+    assert_eq!(
+        refused(read(&mut port, tag(1), 0x5000)),
+        FaultReason::PasidEntryNotPresent
+    );
+}
