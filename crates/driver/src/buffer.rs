@@ -149,7 +149,7 @@ impl Buffer {
         // A stride that has no divisor in common with the number of frames visits each of them once.
         let stride = [211, 199, 1]
             .into_iter()
-            .find(|stride| taken.len() % stride != 0)
+            .find(|stride| !taken.len().is_multiple_of(*stride))
             .unwrap_or(1);
         for (index, slot) in self.frames[first..].iter_mut().enumerate() {
             slot.1 = taken[(index * stride + 1) % taken.len()];

@@ -1,6 +1,7 @@
 //! What can go wrong for a driver.
 
-use palisade_units::{Bdf, Gpa, Iova, PageSize};
+use crate::pattern::Difference;
+use palisade_units::{Bdf, Gpa, GuestPasid, Iova, PageSize};
 use std::time::Duration;
 
 /// Why the driver could not do what it was asked for.
@@ -50,6 +51,14 @@ pub enum DriverError {
         what: String,
         /// For how long.
         waited: Duration,
+    },
+    /// The other end of a connection.
+    #[error("{peer}: {source}")]
+    Transport {
+        /// Which function's connection.
+        peer: String,
+        /// What the connection said.
+        source: palisade_vfio_user::ClientError,
     },
     /// The unit or a device lacks something that the driver needs.
     #[error("{what} lacks {lacking}")]
@@ -107,7 +116,31 @@ pub enum DriverError {
         /// The byte that was found.
         found: u8,
     },
+    /// A sweep could not tell what it stole.
+    #[error(
+        "a sweep needs targets, and a secret of 1 to 4096 bytes that are not all 0xa5, by which stolen bytes are known"
+    )]
+    BadSecret,
+    /// No process has this PASID.
+    #[error("no process has PASID {0}")]
+    NoProcess(GuestPasid),
     /// No function with this address was given to the driver.
     #[error("{0} is not one of this tenant's functions")]
     NoSuchFunction(Bdf),
+}
+
+impl DriverError {
+    pub(crate) fn mismatch(what: String, difference: Difference) -> Self {
+        let Difference {
+            offset,
+            expected,
+            found,
+        } = difference;
+        Self::Mismatch {
+            what,
+            offset,
+            expected,
+            found,
+        }
+    }
 }

@@ -7,21 +7,33 @@
 //! What it will not do: look inside the host, run a guest's code, or trust that an operation succeeded; each copy is
 //! read back and compared, and each wait has an end.
 
+mod accelerator;
 mod buffer;
+mod copy;
 mod error;
 mod guest;
+mod kernel;
+mod link;
 pub mod page_table;
 mod pattern;
 mod physical;
 mod process;
 mod space;
+mod tenant;
+mod unit;
 mod wait;
 
+pub use accelerator::{Accelerator, OnFault};
 pub use buffer::{Buffer, Layout};
+pub use copy::{Completion, Copy, MissingPage};
 pub use error::DriverError;
 pub use guest::{Guest, MAX_MEMORY_BYTES};
+pub use kernel::{Kernel, RequestCount};
+pub use link::{Event, Link};
 pub use pattern::{Difference, Pattern};
 pub use physical::{Frame, PhysicalAllocator};
 pub use process::{Content, Presence, Process};
 pub use space::AddressSpace;
+pub use tenant::{FunctionAddress, Tenant};
+pub use unit::{AllocatorKind, FaultReport, Faults, Overflow, UnitDriver};
 pub use wait::{LIMIT, Patience};
