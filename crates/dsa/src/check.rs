@@ -101,8 +101,8 @@ pub(crate) fn check(
         return Err(wrong(Status::RESERVED_NOT_ZERO));
     }
     let interrupt = flags.contains(Flags::REQUEST_INTERRUPT);
-    let (handle, tag) = (descriptor.interrupt_handle, session.identity.tag);
-    if interrupt && !session.client.may_interrupt(handle, tag) {
+    let handle = descriptor.interrupt_handle;
+    if interrupt && !session.client.may_interrupt(handle, session) {
         return Err(wrong(Status::INTERRUPT_HANDLE));
     }
     check_ranges(descriptor, opcode, session)

@@ -341,7 +341,7 @@ impl Engine {
         if flags.contains(Flags::REQUEST_INTERRUPT)
             && session
                 .client
-                .may_interrupt(descriptor.interrupt_handle, session.identity.tag)
+                .may_interrupt(descriptor.interrupt_handle, session)
         {
             session.client.interrupt(descriptor.interrupt_handle);
         }

@@ -14,6 +14,7 @@
 mod accelerator;
 mod check;
 mod engine;
+pub mod function;
 mod lane;
 mod lock;
 mod op;
@@ -30,6 +31,7 @@ mod tests;
 pub use accelerator::{Accelerator, Counters, Doorbell, MAX_QUEUES, NoSuchQueue};
 pub use check::OPERATIONS;
 pub use engine::{Engine, Progress};
+pub use function::{Direct, DsaFunction, EntryPoint, PasidPolicy, PasidRefused, Shape};
 pub use lane::SubmitError;
 pub use queue::Lane;
 pub use session::{Client, Identity, PasidUse, Rules, Session, Switch};

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use palisade_ioasid::Hold;
 use palisade_iommu::Privilege;
 use palisade_units::{GuestPasid, PasidTag};
 
 use crate::spec::{ErrorCode, SoftwareError, Status};
-use crate::tally::Tally;
+use crate::tally::{Tally, Until};
 
 /// Whether something that the configuration or a capability may turn on is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +47,8 @@ pub trait Client: Send + Sync {
     /// A descriptor that asked for it completed.
     fn interrupt(&self, handle: u16);
 
-    /// Whether descriptors with this tag may ask for this interrupt.
-    fn may_interrupt(&self, handle: u16, tag: Option<PasidTag>) -> bool;
+    /// Whether descriptors of this session may ask for this interrupt.
+    fn may_interrupt(&self, handle: u16, session: &Session) -> bool;
 
     /// Whether the function may send page requests now.
     fn page_requests(&self) -> Switch;
@@ -116,6 +117,18 @@ impl Session {
         }
     }
 
+    /// What its requests carry.
+    #[must_use]
+    pub fn tag(&self) -> Option<PasidTag> {
+        self.identity.tag
+    }
+
+    /// The PASID as the client knows it; `None` for requests without one.
+    #[must_use]
+    pub fn name(&self) -> Option<GuestPasid> {
+        self.name
+    }
+
     /// The software error of a status, with what is known of the session.
     pub(crate) fn error(&self, status: Status) -> SoftwareError {
         SoftwareError {
@@ -128,6 +141,22 @@ impl Session {
 }
 
 impl PasidUse {
+    /// How many of its descriptors are not finished.
+    pub(crate) fn pending(&self) -> u64 {
+        self.tally.pending()
+    }
+
+    /// As [`Lane::when_idle`](crate::Lane::when_idle), for the work of the one PASID.
+    pub(crate) fn when_idle(&self, callback: impl FnOnce() + Send + 'static) {
+        self.tally.when_idle(Box::new(callback));
+    }
+
+    /// As [`Lane::settle`](crate::Lane::settle), for the work of the one PASID.
+    pub(crate) fn settle(&self, patience: Duration) -> bool {
+        self.tally.wait(Until::IdleOrParked, Some(patience));
+        self.tally.pending() == 0
+    }
+
     pub(crate) fn is_aborted(&self) -> bool {
         self.aborted.load(Ordering::Acquire)
     }

@@ -8,7 +8,7 @@ mod operations;
 use std::sync::{Arc, Mutex};
 
 use palisade_iommu::Privilege;
-use palisade_units::{GuestPasid, PasidTag};
+use palisade_units::GuestPasid;
 use zerocopy::FromBytes;
 
 use crate::lock::locked;
@@ -31,7 +31,7 @@ impl Client for Driver {
         locked(&self.interrupts).push(handle);
     }
 
-    fn may_interrupt(&self, handle: u16, _tag: Option<PasidTag>) -> bool {
+    fn may_interrupt(&self, handle: u16, _session: &Session) -> bool {
         handle == 1
     }
 

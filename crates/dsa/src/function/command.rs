@@ -1,0 +1,445 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use palisade_iommu::Privilege;
+use palisade_units::GuestPasid;
+
+use super::portal::{Open, Shared};
+use super::shape::{MAX_BATCH_SHIFT, MAX_TRANSFER_SHIFT};
+use super::state::{After, Completion, QueueWords, Running, State, Work};
+use super::{DsaFunction, EntryPoint, PasidPolicy};
+use crate::lock::locked;
+use crate::session::Rules;
+use crate::spec::{Command, CommandError, CommandStatus, DeviceState, QueueConfig};
+use crate::{Client, Session, Switch};
+
+/// How long a command may hold up the write that gave it, while engines work off what was queued. What
+/// takes longer goes on beside, as all that waits for page responses does.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How a command went.
+enum Outcome {
+    Done,
+    /// The work is to be waited for first.
+    Drain(Work, After),
+}
+
+impl<P: PasidPolicy> DsaFunction<P> {
+    /// Runs a command. While another one is active only a reset of the device is taken.
+    pub(super) fn command(&self, state: &mut State, command: Command) {
+        self.reap(state);
+        let reset = command.code() == Command::RESET_DEVICE;
+        if state.running.is_some() && !reset {
+            return;
+        }
+        let interrupt = if command.interrupt() {
+            Switch::On
+        } else {
+            Switch::Off
+        };
+        match self.run(state, command) {
+            Ok(Outcome::Drain(work, after)) => self.drain(state, work, after, interrupt),
+            Ok(Outcome::Done) => self.complete(state, CommandError::SUCCESS, interrupt),
+            Err(error) => self.complete(state, error, interrupt),
+        }
+    }
+
+    /// Finishes a command that was waited for, when its work is done.
+    pub(super) fn reap(&self, state: &mut State) {
+        if let Some(running) = state
+            .running
+            .take_if(|running| running.completion.is_done())
+        {
+            self.after(state, running.after);
+            state.status = CommandStatus::new();
+        }
+    }
+
+    fn complete(&self, state: &mut State, error: CommandError, interrupt: Switch) {
+        state.status = CommandStatus::new().with_error(error);
+        if interrupt.is_on() {
+            self.events.command_done();
+        }
+    }
+
+    fn run(&self, state: &mut State, command: Command) -> Result<Outcome, CommandError> {
+        let enabled = state.device == DeviceState::Enabled;
+        let all = enabled_queues(state);
+        let needs_device = if enabled {
+            Ok(())
+        } else {
+            Err(CommandError::QUEUES_OF_DISABLED)
+        };
+        match command.code() {
+            Command::ENABLE_DEVICE => self.enable_device(state)?,
+            Command::DISABLE_DEVICE if !enabled => return Err(CommandError::DISABLE_DISABLED),
+            Command::DISABLE_DEVICE => return Ok(self.close(all, After::DisableDevice)),
+            Command::DRAIN_ALL => {
+                needs_device?;
+                return Ok(drain_queues(all, After::Nothing));
+            }
+            Command::ABORT_ALL => {
+                needs_device?;
+                self.abort(all);
+            }
+            Command::RESET_DEVICE => self.reset_device(state),
+            Command::ENABLE_QUEUE => self.enable_queue(state, command.operand())?,
+            code @ (Command::DISABLE_QUEUES
+            | Command::DRAIN_QUEUES
+            | Command::ABORT_QUEUES
+            | Command::RESET_QUEUES) => {
+                needs_device?;
+                let named = named_queues(state, command)?;
+                let queues = named & all;
+                match code {
+                    Command::DISABLE_QUEUES => {
+                        return Ok(self.close(queues, After::DisableQueues(queues)));
+                    }
+                    Command::DRAIN_QUEUES => return Ok(drain_queues(queues, After::Nothing)),
+                    Command::ABORT_QUEUES => self.abort(queues),
+                    _ => self.reset_queues(state, named),
+                }
+            }
+            Command::DRAIN_PASID => {
+                let work = self.work_of(state, command.operand())?;
+                return Ok(Outcome::Drain(work, After::Nothing));
+            }
+            Command::ABORT_PASID => {
+                let work = self.work_of(state, command.operand())?;
+                self.abort_work(&work);
+            }
+            _ => return Err(CommandError::INVALID_COMMAND),
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn enable_device(&self, state: &mut State) -> Result<(), CommandError> {
+        if state.device != DeviceState::Disabled {
+            return Err(CommandError::DEVICE_ENABLED);
+        }
+        if !locked(&self.config).bus_master() {
+            return Err(CommandError::BUS_MASTER_OFF);
+        }
+        check_configuration(state)?;
+        state.device = DeviceState::Enabled;
+        Ok(())
+    }
+
+    fn enable_queue(&self, state: &mut State, index: u32) -> Result<(), CommandError> {
+        if state.device != DeviceState::Enabled {
+            return Err(CommandError::DEVICE_DISABLED);
+        }
+        let number = u8::try_from(index).map_err(|_| CommandError::INVALID_QUEUE)?;
+        let place = usize::from(number);
+        let (Some(words), Some(lane), Some(port)) = (
+            state.queues.get(place),
+            self.lanes.get(place),
+            self.ports.get(place),
+        ) else {
+            return Err(CommandError::INVALID_QUEUE);
+        };
+        if words.enabled {
+            return Err(CommandError::QUEUE_ENABLED);
+        }
+        let config = words.config();
+        self.check_queue(state, &config)?;
+        let rules = rules(number, &config);
+        if config.mode.dedicated() {
+            let name = config
+                .mode
+                .pasid_enable()
+                .then(|| GuestPasid::new(config.mode.pasid()));
+            let name = name.transpose().map_err(|_| CommandError::PASID_INVALID)?;
+            let identity = self
+                .resolve(name, EntryPoint::QueueConfig)
+                .map_err(|_| CommandError::PASID_INVALID)?;
+            let privileged = config.mode.privileged();
+            let privilege = if privileged {
+                Privilege::Privileged
+            } else {
+                Privilege::User
+            };
+            let client = Arc::clone(&self.events) as Arc<dyn Client>;
+            let session = Session::new(identity, privilege, name, rules, client);
+            lane.open(Some(Arc::new(session)));
+            locked(port).open(Open::Dedicated {
+                size: config.size,
+                name,
+            });
+        } else {
+            lane.open(None);
+            let uses = std::collections::HashMap::new();
+            let threshold = config.threshold;
+            locked(port).open(Open::Shared(Shared {
+                rules,
+                threshold,
+                uses,
+            }));
+        }
+        if let Some(words) = state.queues.get_mut(place) {
+            words.enabled = true;
+        }
+        Ok(())
+    }
+
+    fn check_queue(&self, state: &State, config: &QueueConfig) -> Result<(), CommandError> {
+        let QueueConfig {
+            size,
+            threshold,
+            mode,
+            limits,
+        } = *config;
+        let shape = &state.layout().shape;
+        if size == 0 {
+            return Err(CommandError::QUEUE_SIZE);
+        }
+        if mode.priority() == 0 {
+            return Err(CommandError::QUEUE_PRIORITY);
+        }
+        let offered = if mode.dedicated() {
+            shape.dedicated
+        } else {
+            shape.shared
+        };
+        if !offered.is_on() || (!mode.dedicated() && (threshold == 0 || threshold > size)) {
+            return Err(CommandError::QUEUE_MODE);
+        }
+        let capability = self.pasid_capability();
+        let shared_without_pasid = !mode.dedicated() && !mode.pasid_enable();
+        if shared_without_pasid
+            || (mode.pasid_enable() && !capability.enabled.is_on())
+            || (mode.privileged() && !capability.privileged.is_on())
+        {
+            return Err(CommandError::PASID_ENABLE);
+        }
+        if limits.max_batch_shift() > MAX_BATCH_SHIFT {
+            return Err(CommandError::MAX_BATCH);
+        }
+        if limits.max_transfer_shift() > MAX_TRANSFER_SHIFT {
+            return Err(CommandError::MAX_TRANSFER);
+        }
+        Ok(())
+    }
+
+    /// Takes no more descriptors, then waits for those that are there.
+    fn close(&self, queues: u64, after: After) -> Outcome {
+        for index in bits(queues) {
+            self.shut(index);
+        }
+        drain_queues(queues, after)
+    }
+
+    fn shut(&self, index: usize) {
+        if let (Some(port), Some(lane)) = (self.ports.get(index), self.lanes.get(index)) {
+            let open = locked(port).open.take();
+            lane.close();
+            drop(open);
+        }
+    }
+
+    fn drain(&self, state: &mut State, work: Work, after: After, interrupt: Switch) {
+        let lanes = || bits(work.queues).filter_map(|index| self.lanes.get(index));
+        let mut left = lanes().filter(|lane| !lane.settle(PATIENCE)).count();
+        left += work
+            .uses
+            .iter()
+            .filter(|used| !used.settle(PATIENCE))
+            .count();
+        if left == 0 {
+            self.after(state, after);
+            self.complete(state, CommandError::SUCCESS, interrupt);
+            return;
+        }
+        let parts = lanes().count() + work.uses.len();
+        // At most 64 queues, each shared or not.
+        let parts = u8::try_from(parts).unwrap_or(u8::MAX);
+        let completion = Arc::new(Completion::new(parts, interrupt, Arc::clone(&self.events)));
+        state.status = CommandStatus::new().with_active(true);
+        state.running = Some(Running {
+            after,
+            completion: Arc::clone(&completion),
+        });
+        for lane in lanes() {
+            let completion = Arc::clone(&completion);
+            lane.when_idle(move || completion.part_done());
+        }
+        for used in &work.uses {
+            let completion = Arc::clone(&completion);
+            used.when_idle(move || completion.part_done());
+        }
+    }
+
+    fn after(&self, state: &mut State, after: After) {
+        match after {
+            After::Nothing => {}
+            After::DisableQueues(queues) => self.disable(state, queues),
+            After::DisableDevice => {
+                self.disable(state, enabled_queues(state));
+                state.device = DeviceState::Disabled;
+            }
+        }
+    }
+
+    /// Queues whose work is done give their sessions back, and with them their holds.
+    fn disable(&self, state: &mut State, queues: u64) {
+        for index in bits(queues) {
+            if let (Some(lane), Some(words)) = (self.lanes.get(index), state.queues.get_mut(index))
+            {
+                lane.forget();
+                words.enabled = false;
+            }
+        }
+    }
+
+    fn abort(&self, queues: u64) {
+        for lane in bits(queues).filter_map(|index| self.lanes.get(index)) {
+            lane.abort();
+        }
+    }
+
+    fn abort_work(&self, work: &Work) {
+        self.abort(work.queues);
+        for lane in &self.lanes {
+            for used in &work.uses {
+                lane.abort_use(used);
+            }
+        }
+        for port in &self.ports {
+            if let Some(Open::Shared(shared)) = &mut locked(port).open {
+                shared
+                    .uses
+                    .retain(|_, used| !work.uses.iter().any(|other| Arc::ptr_eq(used, other)));
+            }
+        }
+    }
+
+    fn reset_queues(&self, state: &mut State, queues: u64) {
+        for index in bits(queues) {
+            self.shut(index);
+        }
+        self.abort(queues);
+        self.disable(state, queues);
+        for index in bits(queues) {
+            if let Some(words) = state.queues.get_mut(index) {
+                // The size is the device's to reset.
+                *words = QueueWords {
+                    words: [words.words[0], 0, 0, 0],
+                    enabled: false,
+                };
+            }
+        }
+    }
+
+    /// Drops all work and all configuration.
+    pub(super) fn reset_device(&self, state: &mut State) {
+        if let Some(running) = &state.running {
+            running.completion.cancel();
+        }
+        self.reset_queues(state, u64::MAX);
+        state.reset();
+        self.events.reset();
+    }
+
+    /// The work of one PASID, wherever it is.
+    fn work_of(&self, state: &State, operand: u32) -> Result<Work, CommandError> {
+        let name = GuestPasid::new(operand).map_err(|_| CommandError::PASID_INVALID)?;
+        let identity = self.resolve(Some(name), EntryPoint::CommandOperand);
+        drop(identity.map_err(|_| CommandError::PASID_INVALID)?);
+        let mut work = Work::default();
+        for index in bits(enabled_queues(state)) {
+            let Some(port) = self.ports.get(index) else {
+                continue;
+            };
+            match &locked(port).open {
+                Some(Open::Dedicated { name: own, .. }) if *own == Some(name) => {
+                    work.queues |= 1 << index;
+                }
+                Some(Open::Shared(shared)) => work.uses.extend(shared.uses.get(&name).cloned()),
+                _ => {}
+            }
+        }
+        Ok(work)
+    }
+}
+
+fn bits(mask: u64) -> impl Iterator<Item = usize> {
+    (0..64).filter(move |index| mask & (1 << index) != 0)
+}
+
+fn drain_queues(queues: u64, after: After) -> Outcome {
+    Outcome::Drain(
+        Work {
+            queues,
+            uses: Vec::new(),
+        },
+        after,
+    )
+}
+
+fn enabled_queues(state: &State) -> u64 {
+    let enabled = state
+        .queues
+        .iter()
+        .enumerate()
+        .filter(|(_, queue)| queue.enabled);
+    enabled.fold(0, |mask, (index, _)| mask | (1 << index))
+}
+
+fn named_queues(state: &State, command: Command) -> Result<u64, CommandError> {
+    command.queues().try_fold(0, |mask, queue| {
+        if usize::from(queue) < state.queues.len() {
+            Ok(mask | (1 << queue))
+        } else {
+            Err(CommandError::INVALID_QUEUE)
+        }
+    })
+}
+
+fn rules(number: u8, config: &QueueConfig) -> Rules {
+    Rules {
+        number,
+        capacity: config.size,
+        block_on_fault: if config.mode.block_on_fault() {
+            Switch::On
+        } else {
+            Switch::Off
+        },
+        max_transfer_bytes: 1 << config.limits.max_transfer_shift(),
+        max_batch: 1 << config.limits.max_batch_shift(),
+    }
+}
+
+/// What Enable Device looks at.
+fn check_configuration(state: &State) -> Result<(), CommandError> {
+    let sizes = state
+        .queues
+        .iter()
+        .map(|queue| u32::from(queue.config().size));
+    if sizes.sum::<u32>() > u32::from(state.layout().shape.total_size) {
+        return Err(CommandError::QUEUE_SIZES);
+    }
+    let mask = |low: u32, high: u32| u64::from(low) | (u64::from(high) << 32);
+    let (mut queues, mut engines) = (0, 0);
+    for group in &state.groups {
+        let of_queues = mask(group[0], group[1]);
+        let of_engines = mask(group[8], group[9]);
+        if queues & of_queues != 0 {
+            return Err(CommandError::GROUP_QUEUES);
+        }
+        if engines & of_engines != 0 {
+            return Err(CommandError::GROUP_ENGINES);
+        }
+        if of_queues != 0 && of_engines == 0 {
+            return Err(CommandError::GROUP_WITHOUT_ENGINE);
+        }
+        queues |= of_queues;
+        engines |= of_engines;
+    }
+    let in_no_group = |(index, queue): (usize, &QueueWords)| {
+        queue.config().size != 0 && queues & (1 << index) == 0
+    };
+    if state.queues.iter().enumerate().any(in_no_group) {
+        return Err(CommandError::GROUP_QUEUES);
+    }
+    Ok(())
+}

@@ -1,0 +1,205 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use palisade_pci::Interrupt;
+
+use crate::lock::locked;
+use crate::spec::{GeneralControl, InterruptCause, InterruptPermission, SoftwareError};
+use crate::{Client, Identity, Session, Switch};
+
+/// What engines tell a function, and what the driver reads of it: interrupts, their permissions, and the
+/// software error register.
+pub(super) struct Events {
+    state: Mutex<State>,
+    page_requests: AtomicBool,
+}
+
+struct State {
+    cause: InterruptCause,
+    error: [u64; 4],
+    control: GeneralControl,
+    vectors: Vec<Option<Arc<dyn Interrupt>>>,
+    permissions: Vec<Permission>,
+}
+
+/// An entry of the MSI-X permission table and what its PASID means.
+#[derive(Default)]
+pub(super) struct Permission {
+    pub(super) entry: InterruptPermission,
+    pub(super) identity: Option<Identity>,
+}
+
+impl Events {
+    pub(super) fn new(vectors: u16) -> Self {
+        Self {
+            state: Mutex::new(State {
+                cause: InterruptCause::new(),
+                error: [0; 4],
+                control: GeneralControl::new(),
+                vectors: (0..vectors).map(|_| None).collect(),
+                permissions: (0..vectors).map(|_| Permission::default()).collect(),
+            }),
+            page_requests: AtomicBool::new(false),
+        }
+    }
+
+    /// Back to what it was at first; interrupts stay connected.
+    pub(super) fn reset(&self) {
+        let mut state = locked(&self.state);
+        state.cause = InterruptCause::new();
+        state.error = [0; 4];
+        state.control = GeneralControl::new();
+        let permissions = state
+            .permissions
+            .iter_mut()
+            .map(std::mem::take)
+            .collect::<Vec<_>>();
+        drop(state);
+        drop(permissions);
+    }
+
+    pub(super) fn set_vector(&self, vector: u16, interrupt: Option<Arc<dyn Interrupt>>) {
+        let mut state = locked(&self.state);
+        let old = state
+            .vectors
+            .get_mut(usize::from(vector))
+            .map(|place| std::mem::replace(place, interrupt));
+        drop(state);
+        drop(old);
+    }
+
+    pub(super) fn set_page_requests(&self, switch: Switch) {
+        self.page_requests.store(switch.is_on(), Ordering::Release);
+    }
+
+    pub(super) fn cause(&self) -> u32 {
+        locked(&self.state).cause.into_bits()
+    }
+
+    pub(super) fn clear_cause(&self, bits: u32) {
+        let mut state = locked(&self.state);
+        state.cause = InterruptCause::from_bits(state.cause.into_bits() & !bits);
+    }
+
+    pub(super) fn control(&self) -> u32 {
+        locked(&self.state).control.into_bits()
+    }
+
+    pub(super) fn set_control(&self, value: u32) {
+        locked(&self.state).control = GeneralControl::from_bits(value);
+    }
+
+    /// A word of the software error register.
+    pub(super) fn error_word(&self, word: usize) -> u32 {
+        let state = locked(&self.state);
+        let [a, b, c, d, e, f, g, h] = state
+            .error
+            .get(word / 2)
+            .copied()
+            .unwrap_or_default()
+            .to_le_bytes();
+        u32::from_le_bytes(if word.is_multiple_of(2) {
+            [a, b, c, d]
+        } else {
+            [e, f, g, h]
+        })
+    }
+
+    /// Clearing the valid bit makes room for the next error.
+    pub(super) fn acknowledge_error(&self, bits: u32) {
+        let mut state = locked(&self.state);
+        if u64::from(bits) & SoftwareError::VALID != 0 {
+            let overflow = state.error[0] & SoftwareError::OVERFLOW;
+            state.error = [overflow, 0, 0, 0];
+        }
+        state.error[0] &= !(u64::from(bits) & SoftwareError::OVERFLOW);
+    }
+
+    pub(super) fn permission(&self, vector: usize) -> u32 {
+        let state = locked(&self.state);
+        state
+            .permissions
+            .get(vector)
+            .map_or(0, |permission| permission.entry.into_bits())
+    }
+
+    pub(super) fn set_permission(&self, vector: usize, permission: Permission) {
+        let mut state = locked(&self.state);
+        let place = state.permissions.get_mut(vector);
+        let old = place.map(|place| std::mem::replace(place, permission));
+        drop(state);
+        // With it the hold on its PASID.
+        drop(old);
+    }
+
+    /// A command has completed, and its driver asked for the interrupt.
+    pub(super) fn command_done(&self) {
+        let mut state = locked(&self.state);
+        state.cause.set_command(true);
+        let vector = state.vector(0);
+        drop(state);
+        signal(vector);
+    }
+}
+
+impl State {
+    fn vector(&self, vector: u16) -> Option<Arc<dyn Interrupt>> {
+        self.vectors.get(usize::from(vector)).cloned().flatten()
+    }
+}
+
+/// Without any lock: what is behind a vector is somebody else's.
+fn signal(vector: Option<Arc<dyn Interrupt>>) {
+    if let Some(interrupt) = vector {
+        interrupt.signal();
+    }
+}
+
+impl Client for Events {
+    fn software_error(&self, error: SoftwareError) {
+        let mut state = locked(&self.state);
+        if state.error[0] & SoftwareError::VALID == 0 {
+            let overflow = state.error[0] & SoftwareError::OVERFLOW;
+            state.error = error.encode();
+            state.error[0] |= overflow;
+        } else {
+            state.error[0] |= SoftwareError::OVERFLOW;
+        }
+        let news = !state.cause.software_error();
+        state.cause.set_software_error(true);
+        let wanted = news && state.control.software_error_interrupt();
+        let vector = if wanted { state.vector(0) } else { None };
+        drop(state);
+        signal(vector);
+    }
+
+    fn interrupt(&self, handle: u16) {
+        let vector = locked(&self.state).vector(handle);
+        signal(vector);
+    }
+
+    fn may_interrupt(&self, handle: u16, session: &Session) -> bool {
+        let state = locked(&self.state);
+        let Some(Permission { entry, identity }) = state.permissions.get(usize::from(handle))
+        else {
+            return false;
+        };
+        let named = session.name().map(palisade_units::GuestPasid::get);
+        let tag = identity.as_ref().and_then(|identity| identity.tag);
+        entry.ignore()
+            || match named {
+                None => !entry.pasid_enable(),
+                Some(pasid) => {
+                    entry.pasid_enable() && entry.pasid() == pasid && tag == session.tag()
+                }
+            }
+    }
+
+    fn page_requests(&self) -> Switch {
+        if self.page_requests.load(Ordering::Acquire) {
+            Switch::On
+        } else {
+            Switch::Off
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! The accelerator as a driver sees it: configuration space, registers, portals.
+
+mod command;
+mod events;
+pub mod map;
+mod policy;
+mod portal;
+mod shape;
+mod state;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use palisade_iommu::PasidEnable;
+use palisade_pci::{
+    AccessError, Bar, ConfigEffect, ConfigError, ConfigSpace, Function, Interrupt,
+    capability::extended_id,
+};
+use palisade_units::GuestPasid;
+
+pub use policy::{Direct, EntryPoint, PasidPolicy, PasidRefused};
+pub use shape::Shape;
+
+use crate::lock::locked;
+use crate::spec::{
+    Command, ErrorCode, InterruptPermission, REGISTERS_BYTES, SoftwareError, register,
+};
+use crate::{Client, Identity, Lane, Switch};
+use events::{Events, Permission};
+use map::{AccessClass, Place, Table};
+use portal::Port;
+use shape::Layout;
+use state::State;
+
+/// A function of the accelerator: the registers and portals of some of its queues.
+///
+/// Who uses it and what its PASIDs mean is its policy's to say. Commands that wait do so while the
+/// register write that gave them is held up, as long as engines get on with the work by themselves; what
+/// waits for page responses goes on beside, and CMDSTS stays active until it is done.
+pub struct DsaFunction<P> {
+    policy: P,
+    layout: Layout,
+    lanes: Vec<Lane>,
+    ports: Vec<Mutex<Port>>,
+    events: Arc<Events>,
+    config: Mutex<ConfigSpace>,
+    /// Held while a command runs. Engines never take it.
+    state: Mutex<State>,
+    gone: AtomicBool,
+}
+
+/// What configuration space says of PASIDs.
+struct PasidCapability {
+    enabled: Switch,
+    privileged: Switch,
+}
+
+impl<P: PasidPolicy> DsaFunction<P> {
+    /// A function with these queues of an accelerator, in the order in which the driver counts them; at
+    /// most 64. All is off, as after a reset.
+    ///
+    /// # Errors
+    /// Those of configuration space, which the shapes that can be had do not meet.
+    pub fn new(policy: P, lanes: Vec<Lane>, shape: Shape) -> Result<Self, ConfigError> {
+        let layout = Layout::new(shape, lanes.len());
+        policy.set_pasid_enabled(PasidEnable::Off);
+        Ok(Self {
+            ports: lanes.iter().map(|_| Mutex::default()).collect(),
+            events: Arc::new(Events::new(layout.vectors())),
+            config: Mutex::new(layout.config_space()?),
+            state: Mutex::new(State::new(layout)),
+            gone: AtomicBool::new(false),
+            policy,
+            layout,
+            lanes,
+        })
+    }
+
+    /// Its policy.
+    pub const fn policy(&self) -> &P {
+        &self.policy
+    }
+
+    /// Takes the function out of service: its work is dropped, its holds are given back, and it answers no
+    /// more. On return nothing of it is in flight.
+    pub fn retire(&self) {
+        self.gone.store(true, Ordering::SeqCst);
+        self.reset();
+    }
+
+    fn resolve(&self, pasid: Option<GuestPasid>, at: EntryPoint) -> Result<Identity, PasidRefused> {
+        self.policy.resolve(pasid, at)
+    }
+
+    fn pasid_capability(&self) -> PasidCapability {
+        const PRIVILEGED_ENABLE: u8 = 1 << 2;
+        let config = locked(&self.config);
+        let mut control = [0];
+        if let Some(at) = config.extended_capability_offset(extended_id::PASID) {
+            config.read(at + 6, &mut control);
+        }
+        let switch = |on| if on { Switch::On } else { Switch::Off };
+        PasidCapability {
+            enabled: switch(config.pasid_enabled()),
+            privileged: switch(control[0] & PRIVILEGED_ENABLE != 0),
+        }
+    }
+
+    fn check_alive(&self, bar: Bar) -> Result<(), AccessError> {
+        if self.gone.load(Ordering::SeqCst) {
+            Err(AccessError::NotReady { bar })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn write_word(&self, state: &mut State, offset: u64, value: u32) {
+        let Some((place, class)) = self.layout.locate(offset) else {
+            return;
+        };
+        match (place, class) {
+            (Place::Register(_), AccessClass::Command) => {
+                self.command(state, Command::from_bits(value));
+            }
+            (Place::Register(register::GENCTRL), AccessClass::ReadWrite(mask)) => {
+                self.events.set_control(value & mask);
+            }
+            (Place::Register(register::INTCAUSE), AccessClass::WriteOneClears(mask)) => {
+                self.events.clear_cause(value & mask);
+            }
+            (Place::Register(register::SWERR), AccessClass::WriteOneClears(mask)) => {
+                self.events.acknowledge_error(value & mask);
+            }
+            (
+                Place::Entry {
+                    table: Table::Permissions,
+                    index,
+                    ..
+                },
+                AccessClass::ReadWrite(mask),
+            ) => self.permit(index, InterruptPermission::from_bits(value & mask)),
+            _ => state.configure(place, class, value),
+        }
+    }
+
+    /// A PASID that may not be used leaves the entry clear.
+    fn permit(&self, vector: usize, entry: InterruptPermission) {
+        let mut permission = Permission {
+            entry,
+            identity: None,
+        };
+        if entry.pasid_enable() {
+            let name = GuestPasid::new(entry.pasid()).ok();
+            let enabled = self.pasid_capability().enabled.is_on();
+            let identity = name.filter(|_| enabled).and_then(|name| {
+                self.resolve(Some(name), EntryPoint::InterruptPermission)
+                    .ok()
+            });
+            if identity.is_none() {
+                permission = Permission::default();
+                self.events.software_error(SoftwareError {
+                    queue: None,
+                    pasid: entry.pasid(),
+                    ..SoftwareError::at_portal(ErrorCode::PASID_REFUSED, 0)
+                });
+            } else {
+                permission.identity = identity;
+            }
+        }
+        self.events.set_permission(vector, permission);
+    }
+
+    /// Tells others what the driver has turned on and off.
+    fn follow_config(&self, before: Switch) {
+        let (pasid, pri) = {
+            let config = locked(&self.config);
+            (config.pasid_enabled(), config.pri_enabled())
+        };
+        self.events
+            .set_page_requests(if pri { Switch::On } else { Switch::Off });
+        if pasid != before.is_on() {
+            let enable = if pasid {
+                PasidEnable::On
+            } else {
+                PasidEnable::Off
+            };
+            self.policy.set_pasid_enabled(enable);
+        }
+    }
+}
+
+impl<P: PasidPolicy> Function for DsaFunction<P> {
+    fn bar_len_bytes(&self, bar: Bar) -> u64 {
+        match bar {
+            Bar::Bar0 => REGISTERS_BYTES,
+            Bar::Bar2 => self.layout.portals_bytes(),
+            _ => 0,
+        }
+    }
+
+    fn config_read(&self, offset: u16, into: &mut [u8]) {
+        locked(&self.config).read(offset, into);
+    }
+
+    fn config_write(&self, offset: u16, from: &[u8]) {
+        let before = self.pasid_capability().enabled;
+        let effect = locked(&self.config).write(offset, from);
+        match effect {
+            ConfigEffect::None => self.follow_config(before),
+            ConfigEffect::FunctionLevelReset => self.reset(),
+        }
+    }
+
+    fn bar_read(&self, bar: Bar, offset_bytes: u64, into: &mut [u8]) -> Result<(), AccessError> {
+        self.check_alive(bar)?;
+        if bar != Bar::Bar0 {
+            into.fill(0xff);
+            return Ok(());
+        }
+        let mut state = locked(&self.state);
+        self.reap(&mut state);
+        let mut at = offset_bytes;
+        let mut rest = into;
+        while !rest.is_empty() {
+            let within = usize::try_from(at % 4).unwrap_or(0);
+            let word = state.read(at - at % 4, &self.events).to_le_bytes();
+            let len = rest.len().min(4 - within);
+            let (now, later) = rest.split_at_mut(len);
+            now.copy_from_slice(&word[within..within + len]);
+            rest = later;
+            at += len as u64;
+        }
+        Ok(())
+    }
+
+    fn bar_write(&self, bar: Bar, offset_bytes: u64, from: &[u8]) -> Result<(), AccessError> {
+        self.check_alive(bar)?;
+        if bar == Bar::Bar2 {
+            return self.portal_write(offset_bytes, from);
+        }
+        let len_bytes = from.len() as u64;
+        if !offset_bytes.is_multiple_of(4) || !len_bytes.is_multiple_of(4) {
+            return Err(AccessError::Width {
+                bar,
+                offset_bytes,
+                len_bytes,
+            });
+        }
+        let mut state = locked(&self.state);
+        let (words, _) = from.as_chunks::<4>();
+        for (offset, word) in (offset_bytes..).step_by(4).zip(words) {
+            self.write_word(&mut state, offset, u32::from_le_bytes(*word));
+        }
+        Ok(())
+    }
+
+    fn msix_vectors(&self) -> u16 {
+        self.layout.vectors()
+    }
+
+    fn set_vector(&self, vector: u16, interrupt: Option<Arc<dyn Interrupt>>) {
+        self.events.set_vector(vector, interrupt);
+    }
+
+    fn reset(&self) {
+        let mut state = locked(&self.state);
+        self.reset_device(&mut state);
+        state.reset_vectors();
+        let before = self.pasid_capability().enabled;
+        locked(&self.config).reset();
+        self.follow_config(before);
+    }
+}
+
+#[cfg(test)]
+mod tests;

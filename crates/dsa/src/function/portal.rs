@@ -1,0 +1,210 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use palisade_pci::{AccessError, Bar};
+use palisade_units::GuestPasid;
+use zerocopy::FromBytes;
+
+use palisade_iommu::Privilege;
+
+use super::{DsaFunction, EntryPoint, PasidPolicy};
+use crate::lock::locked;
+use crate::session::Rules;
+use crate::spec::{
+    DESCRIPTOR_BYTES, Descriptor, ErrorCode, PORTAL_BYTES, PORTALS_PER_QUEUE, Portal, SoftwareError,
+};
+use crate::{Client, Lane, PasidUse, Session, SubmitError};
+
+/// How many descriptors have room in a portal, which is how many can be put together at a time.
+const SLOTS: usize = 64;
+const _: () = assert!(SLOTS * DESCRIPTOR_BYTES == 4096);
+
+/// A queue's way in.
+#[derive(Default)]
+pub(super) struct Port {
+    pub(super) open: Option<Open>,
+    /// What was written of descriptors in pieces, by portal. None until the first piece.
+    assembly: [Option<Box<[Slot; SLOTS]>>; 2],
+}
+
+/// An enabled queue.
+pub(super) enum Open {
+    /// With a session of its own, by the driver's name for its PASID.
+    Dedicated { size: u16, name: Option<GuestPasid> },
+    /// Each descriptor has its own session.
+    Shared(Shared),
+}
+
+/// An enabled shared queue.
+pub(super) struct Shared {
+    pub(super) rules: Rules,
+    pub(super) threshold: u16,
+    /// Who uses it. Bounded: those that have nothing to do are forgotten in time.
+    pub(super) uses: HashMap<GuestPasid, Arc<PasidUse>>,
+}
+
+impl Port {
+    pub(super) fn open(&mut self, open: Open) {
+        *self = Self {
+            open: Some(open),
+            assembly: [None, None],
+        };
+    }
+}
+
+/// A descriptor that comes in pieces.
+#[derive(Clone, Copy)]
+struct Slot {
+    bytes: [u8; DESCRIPTOR_BYTES],
+    /// A bit for each byte that is there.
+    present: u64,
+}
+
+impl Slot {
+    const EMPTY: Self = Self {
+        bytes: [0; DESCRIPTOR_BYTES],
+        present: 0,
+    };
+
+    /// Puts a piece in, and takes the descriptor out with the last one. A piece where there is one already begins a
+    /// new descriptor: whoever wrote the old one gave up.
+    fn put(&mut self, offset: usize, piece: &[u8]) -> Option<Descriptor> {
+        let place = self.bytes.get_mut(offset..offset + piece.len())?;
+        let bits = (u64::MAX >> (DESCRIPTOR_BYTES - piece.len())) << offset;
+        if self.present & bits != 0 {
+            self.present = 0;
+        }
+        place.copy_from_slice(piece);
+        self.present |= bits;
+        if self.present != u64::MAX {
+            return None;
+        }
+        self.present = 0;
+        Descriptor::read_from_bytes(&self.bytes).ok()
+    }
+}
+
+/// Where a write goes.
+#[derive(Clone, Copy)]
+struct Target {
+    queue: u8,
+    portal: Portal,
+}
+
+impl<P: PasidPolicy> DsaFunction<P> {
+    /// A write to BAR 2: a piece of a descriptor, a descriptor, or several.
+    pub(super) fn portal_write(&self, offset: u64, from: &[u8]) -> Result<(), AccessError> {
+        let page = offset / PORTAL_BYTES;
+        let within = usize::try_from(offset % PORTAL_BYTES).unwrap_or(0);
+        let queue = u8::try_from(page / PORTALS_PER_QUEUE).unwrap_or(u8::MAX);
+        let portal = match page % PORTALS_PER_QUEUE {
+            0 => Portal::Unlimited,
+            1 => Portal::Limited,
+            // Those of the interrupt message store, which does not exist.
+            _ => return self.stray(queue),
+        };
+        let target = Target { queue, portal };
+        let in_page = within + from.len() <= SLOTS * DESCRIPTOR_BYTES;
+        if in_page && (within % DESCRIPTOR_BYTES, from.len() % DESCRIPTOR_BYTES) == (0, 0) {
+            let mut descriptors = from.chunks_exact(DESCRIPTOR_BYTES);
+            return descriptors.try_for_each(|bytes| match Descriptor::read_from_bytes(bytes) {
+                Ok(descriptor) => self.submit(target, &descriptor),
+                Err(_) => Ok(()),
+            });
+        }
+        let offset_in_slot = within % DESCRIPTOR_BYTES;
+        if from.is_empty() || offset_in_slot + from.len() > DESCRIPTOR_BYTES {
+            return self.stray(queue);
+        }
+        match self.assemble(target, within / DESCRIPTOR_BYTES, offset_in_slot, from) {
+            Some(descriptor) => self.submit(target, &descriptor),
+            None => Ok(()),
+        }
+    }
+
+    fn assemble(&self, to: Target, slot: usize, offset: usize, piece: &[u8]) -> Option<Descriptor> {
+        let mut port = locked(self.ports.get(usize::from(to.queue))?);
+        let slots = port.assembly[usize::from(to.portal == Portal::Limited)]
+            .get_or_insert_with(|| Box::new([Slot::EMPTY; SLOTS]));
+        slots.get_mut(slot)?.put(offset, piece)
+    }
+
+    /// Writes to portals are posted: what is wrong with them, the error register tells.
+    fn stray(&self, queue: u8) -> Result<(), AccessError> {
+        self.events
+            .software_error(SoftwareError::at_portal(ErrorCode::PORTAL_ACCESS, queue));
+        Ok(())
+    }
+
+    fn submit(&self, target: Target, descriptor: &Descriptor) -> Result<(), AccessError> {
+        let index = usize::from(target.queue);
+        let (Some(port), Some(lane)) = (self.ports.get(index), self.lanes.get(index)) else {
+            return self.stray(target.queue);
+        };
+        let mut port = locked(port);
+        let submitted = match &mut port.open {
+            None => Err(SubmitError::Disabled),
+            Some(Open::Dedicated { size, .. }) => lane.submit(*descriptor, None, *size),
+            Some(Open::Shared(shared)) => {
+                return self.submit_shared(target, descriptor, shared, lane);
+            }
+        };
+        drop(port);
+        let code = match submitted {
+            Ok(()) => return Ok(()),
+            Err(SubmitError::Disabled) => ErrorCode::QUEUE_DISABLED,
+            Err(SubmitError::Full) => ErrorCode::QUEUE_FULL,
+        };
+        self.refuse(target, descriptor, code);
+        Ok(())
+    }
+
+    /// To a shared queue a descriptor brings its own PASID, and the writer learns whether it was taken.
+    fn submit_shared(
+        &self,
+        target: Target,
+        descriptor: &Descriptor,
+        shared: &mut Shared,
+        lane: &Lane,
+    ) -> Result<(), AccessError> {
+        let identity = GuestPasid::new(descriptor.pasid())
+            .ok()
+            .and_then(|name| Some((name, self.resolve(Some(name), EntryPoint::Descriptor).ok()?)));
+        let Some((name, identity)) = identity else {
+            self.refuse(target, descriptor, ErrorCode::PASID_REFUSED);
+            return Ok(());
+        };
+        let privilege = if descriptor.is_privileged() {
+            Privilege::Privileged
+        } else {
+            Privilege::User
+        };
+        if shared.uses.len() > usize::from(shared.rules.capacity) {
+            shared.uses.retain(|_, used| used.pending() != 0);
+        }
+        let used = Arc::clone(shared.uses.entry(name).or_default());
+        let client = Arc::clone(&self.events) as Arc<dyn Client>;
+        let session = Session::new(identity, privilege, Some(name), shared.rules, client);
+        let session = Arc::new(session.counted_in(used));
+        let limit = match target.portal {
+            Portal::Limited => shared.threshold,
+            Portal::Unlimited => shared.rules.capacity,
+        };
+        match lane.submit(*descriptor, Some(session), limit) {
+            Ok(()) => Ok(()),
+            Err(SubmitError::Full) => Err(AccessError::Retry { bar: Bar::Bar2 }),
+            Err(SubmitError::Disabled) => {
+                self.refuse(target, descriptor, ErrorCode::QUEUE_DISABLED);
+                Ok(())
+            }
+        }
+    }
+
+    fn refuse(&self, target: Target, descriptor: &Descriptor, code: ErrorCode) {
+        self.events.software_error(SoftwareError {
+            operation: Some(descriptor.opcode()),
+            pasid: descriptor.pasid(),
+            ..SoftwareError::at_portal(code, target.queue)
+        });
+    }
+}
