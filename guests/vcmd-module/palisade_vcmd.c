@@ -24,6 +24,19 @@ static DECLARE_IOASID_SET(palisade_set);
 static ioasid_t *held;
 static unsigned int count;
 
+/* The log has room for some thousand lines only: neighbours share one. */
+static void tell(unsigned int from, unsigned int to)
+{
+	unsigned int i, first = from;
+
+	for (i = from + 1; i <= to; i++) {
+		if (i < to && held[i] == held[i - 1] + 1)
+			continue;
+		pr_info("allocated %u-%u\n", held[first], held[i - 1]);
+		first = i;
+	}
+}
+
 static int __init palisade_vcmd_init(void)
 {
 	held = kvcalloc(limit, sizeof(*held), GFP_KERNEL);
@@ -33,14 +46,13 @@ static int __init palisade_vcmd_init(void)
 	while (count < limit) {
 		ioasid_t id = ioasid_alloc(&palisade_set, SMALLEST, LARGEST, &held[count]);
 
-		if (id == INVALID_IOASID) {
-			pr_info("refused after %u\n", count);
-			return 0;
-		}
+		if (id == INVALID_IOASID)
+			break;
 		held[count++] = id;
-		pr_info("allocated %u\n", id);
 	}
-	pr_info("limit reached with %u\n", count);
+	if (count)
+		tell(0, count);
+	pr_info("%s after %u\n", count < limit ? "refused" : "limit reached", count);
 	return 0;
 }
 

@@ -12,39 +12,22 @@ const DRIVERS: &str = "/sys/bus/dsa/drivers";
 /// How long the kernel may take to show a device or a file.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is done with a work queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum QueueState {
-    /// Configured, enabled and open for processes.
-    Enabled,
-    /// Configured and left alone.
-    Configured,
-}
-
-/// A dedicated work queue for user processes.
-#[derive(Debug, Clone, Copy)]
-pub struct QueuePlan {
-    /// Which of the device's queues.
-    pub index: usize,
-    /// Its number of entries.
-    pub entries: u32,
-    /// What is done with it.
-    pub state: QueueState,
-}
+/// Entries of each queue, where the device has so many.
+const QUEUE_ENTRIES: u64 = 16;
 
 /// An accelerator that the kernel has enabled.
 #[derive(Debug, Clone)]
 pub struct Accelerator {
     /// The driver's name for it, such as `dsa0`.
     pub name: String,
-    number: String,
+    number: u32,
 }
 
 impl Accelerator {
-    /// The device file of one of its queues.
+    /// The device file of its queue.
     #[must_use]
-    pub fn queue_path(&self, index: usize) -> PathBuf {
-        PathBuf::from(format!("/dev/dsa/wq{}.{index}", self.number))
+    pub fn queue_path(&self) -> PathBuf {
+        PathBuf::from(format!("/dev/dsa/{}", self.queue_name()))
     }
 
     /// The sysfs folder of its PCI function.
@@ -52,122 +35,132 @@ impl Accelerator {
     /// # Errors
     /// sysfs does not say.
     pub fn pci_folder(&self) -> anyhow::Result<PathBuf> {
-        let folder = fs::canonicalize(Path::new(DEVICES).join(&self.name))
+        let folder = fs::canonicalize(self.folder())
             .with_context(|| format!("cannot find {} in sysfs", self.name))?;
         let parent = folder.parent().context("the accelerator has no parent")?;
         Ok(parent.to_owned())
     }
 
-    /// The largest copy that one of its queues takes, in bytes.
+    /// The largest copy that its queue takes, in bytes.
     ///
     /// # Errors
     /// sysfs does not say.
-    pub fn max_transfer_bytes(&self, queue: usize) -> anyhow::Result<u64> {
-        let file = self.queue_folder(queue).join("max_transfer_size");
-        let text =
-            fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        text.trim()
-            .parse()
-            .with_context(|| format!("{} holds {text:?}", file.display()))
+    pub fn max_transfer_bytes(&self) -> anyhow::Result<u64> {
+        read_number(&self.queue_folder().join("max_transfer_size"))
     }
 
-    fn queue_folder(&self, index: usize) -> PathBuf {
-        Path::new(DEVICES).join(format!("wq{}.{index}", self.number))
+    fn folder(&self) -> PathBuf {
+        Path::new(DEVICES).join(&self.name)
+    }
+
+    fn queue_name(&self) -> String {
+        format!("wq{}.0", self.number)
+    }
+
+    fn queue_folder(&self) -> PathBuf {
+        Path::new(DEVICES).join(self.queue_name())
     }
 
     fn command_status(&self) -> String {
-        let file = Path::new(DEVICES).join(&self.name).join("cmd_status");
+        let file = self.folder().join("cmd_status");
         fs::read_to_string(file).map_or_else(|e| e.to_string(), |text| text.trim().to_owned())
     }
+
+    /// Engine and queue into group 0, everything enabled.
+    fn enable(&self) -> anyhow::Result<()> {
+        let engine = Path::new(DEVICES).join(format!("engine{}.0", self.number));
+        write(&engine.join("group_id"), "0")?;
+        let most = read_number(&self.folder().join("max_work_queues_size"))?;
+        let entries = QUEUE_ENTRIES.min(most).to_string();
+        let queue = self.queue_folder();
+        let steps = [
+            ("group_id", "0"),
+            ("mode", "dedicated"),
+            ("priority", "10"),
+            ("size", entries.as_str()),
+            ("type", "user"),
+            ("name", "palisade"),
+        ];
+        for (file, value) in steps {
+            write(&queue.join(file), value)?;
+        }
+        // Newer kernels want to be told which driver the queue is for, and let it block; older have no
+        // such files.
+        for (file, value) in [("driver_name", "user"), ("block_on_fault", "1")] {
+            let path = queue.join(file);
+            if path.exists() {
+                write(&path, value)?;
+            }
+        }
+        self.bind("idxd", &self.name)?;
+        self.bind("user", &self.queue_name())?;
+        wait_for(&self.queue_path())
+    }
+
+    fn bind(&self, driver: &str, device: &str) -> anyhow::Result<()> {
+        write(&Path::new(DRIVERS).join(driver).join("bind"), device).with_context(|| {
+            format!(
+                "cannot bind {device} to {driver}, command status {}",
+                self.command_status()
+            )
+        })
+    }
 }
 
-/// Finds the one accelerator, puts an engine and the queues into group 0, and enables it and them.
+/// Finds `count` accelerators and enables the first queue of each, dedicated and for user processes.
 ///
 /// # Errors
-/// There is no accelerator, or the kernel refuses a step; the error says which and what the device answered.
-pub fn bring_up(plans: &[QueuePlan]) -> anyhow::Result<Accelerator> {
-    let accelerator = find()?;
-    let engine = Path::new(DEVICES).join(format!("engine{}.0", accelerator.number));
-    write(&engine.join("group_id"), "0")?;
-    for plan in plans {
-        configure(&accelerator, *plan)?;
+/// There are fewer, or the kernel refuses a step; the error says which and what the device answered.
+pub fn bring_up(count: usize) -> anyhow::Result<Vec<Accelerator>> {
+    let accelerators = find(count)?;
+    for accelerator in &accelerators {
+        accelerator.enable()?;
     }
-    bind("idxd", &accelerator.name, &accelerator)?;
-    for plan in plans {
-        if plan.state == QueueState::Configured {
-            continue;
-        }
-        let name = format!("wq{}.{}", accelerator.number, plan.index);
-        bind("user", &name, &accelerator)?;
-        wait_for(&accelerator.queue_path(plan.index))?;
-    }
-    Ok(accelerator)
+    Ok(accelerators)
 }
 
-fn find() -> anyhow::Result<Accelerator> {
+fn find(count: usize) -> anyhow::Result<Vec<Accelerator>> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let mut names: Vec<String> = fs::read_dir(DEVICES)
+        let mut numbers: Vec<u32> = fs::read_dir(DEVICES)
             .map(|entries| {
                 entries
-                    .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-                    .filter(|name| number_of(name).is_some())
+                    .filter_map(|entry| number_of(entry.ok()?.file_name().to_str()?))
                     .collect()
             })
             .unwrap_or_default();
-        names.sort();
-        if let Some(name) = names.into_iter().next() {
-            let number = number_of(&name)
-                .context("a name without a number")?
-                .to_owned();
-            return Ok(Accelerator { name, number });
+        if numbers.len() >= count {
+            numbers.sort_unstable();
+            numbers.truncate(count);
+            let accelerator = |number| Accelerator {
+                name: format!("dsa{number}"),
+                number,
+            };
+            return Ok(numbers.into_iter().map(accelerator).collect());
         }
         ensure!(
             Instant::now() < deadline,
-            "the kernel shows no accelerator under {DEVICES}: its driver did not accept the function"
+            "the kernel shows {} accelerators under {DEVICES}, {count} are wanted: its driver did not \
+             accept the functions",
+            numbers.len()
         );
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
 /// The number in `dsaN`.
-fn number_of(name: &str) -> Option<&str> {
+fn number_of(name: &str) -> Option<u32> {
     let number = name.strip_prefix("dsa")?;
-    (!number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())).then_some(number)
+    let digits = number.bytes().all(|b| b.is_ascii_digit());
+    number.parse().ok().filter(|_| digits)
 }
 
-fn configure(accelerator: &Accelerator, plan: QueuePlan) -> anyhow::Result<()> {
-    let folder = accelerator.queue_folder(plan.index);
-    let entries = plan.entries.to_string();
-    let name = format!("palisade{}", plan.index);
-    let steps = [
-        ("group_id", "0"),
-        ("mode", "dedicated"),
-        ("priority", "10"),
-        ("size", entries.as_str()),
-        ("type", "user"),
-        ("name", name.as_str()),
-    ];
-    for (file, value) in steps {
-        write(&folder.join(file), value)?;
-    }
-    // Since Linux 6.8 a queue names the driver that it is for; before, there is no such file.
-    for (file, value) in [("driver_name", "user"), ("block_on_fault", "1")] {
-        let path = folder.join(file);
-        if path.exists() {
-            write(&path, value)?;
-        }
-    }
-    Ok(())
-}
-
-fn bind(driver: &str, device: &str, accelerator: &Accelerator) -> anyhow::Result<()> {
-    write(&Path::new(DRIVERS).join(driver).join("bind"), device).with_context(|| {
-        format!(
-            "cannot bind {device} to {driver}, command status {}",
-            accelerator.command_status()
-        )
-    })
+fn read_number(file: &Path) -> anyhow::Result<u64> {
+    let text =
+        fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    text.trim()
+        .parse()
+        .with_context(|| format!("{} holds {text:?}", file.display()))
 }
 
 fn write(path: &Path, value: &str) -> anyhow::Result<()> {
@@ -191,9 +184,10 @@ mod tests {
 
     #[test]
     fn an_accelerator_is_told_from_its_parts_by_name() {
-        assert_eq!(number_of("dsa0"), Some("0"));
-        assert_eq!(number_of("dsa12"), Some("12"));
+        assert_eq!(number_of("dsa0"), Some(0));
+        assert_eq!(number_of("dsa12"), Some(12));
         assert_eq!(number_of("dsa"), None);
+        assert_eq!(number_of("dsa+1"), None);
         assert_eq!(number_of("wq0.0"), None);
         assert_eq!(number_of("dsa0x"), None);
     }

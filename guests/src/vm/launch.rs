@@ -61,22 +61,22 @@ impl Console {
         Ok(Self { listener, ports })
     }
 
-    /// The arguments that give QEMU these ports. They name their numbers, so that they go together with
-    /// whatever else it is given.
+    /// The arguments that give QEMU these ports and no screen.
     #[must_use]
     pub fn qemu_arguments(&self) -> Vec<String> {
-        let port = |backend: String, id: &str, index: u32| {
+        let port = |backend: String, id: &str| {
             [
                 "-chardev".to_owned(),
                 format!("{backend},id={id}"),
-                "-device".to_owned(),
-                format!("isa-serial,chardev={id},index={index}"),
+                "-serial".to_owned(),
+                format!("chardev:{id}"),
             ]
         };
         let console = format!("file,path={}", escaped(&self.ports.console));
         let report = format!("socket,path={}", escaped(&self.ports.socket));
-        let mut arguments = Vec::from(port(console, "palisade-console", 0));
-        arguments.extend(port(report, "palisade-report", 1));
+        let mut arguments = vec!["-display".to_owned(), "none".to_owned()];
+        arguments.extend(port(console, "palisade-console"));
+        arguments.extend(port(report, "palisade-report"));
         arguments.push("-pidfile".to_owned());
         arguments.push(self.ports.pid.display().to_string());
         arguments
@@ -144,7 +144,7 @@ impl Direct<'_> {
             .args([
                 "-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", "512M",
             ])
-            .args(["-nodefaults", "-display", "none", "-no-reboot"])
+            .args(["-nodefaults", "-no-reboot"])
             .arg("-kernel")
             .arg(&self.kernel.image)
             .arg("-initrd")

@@ -6,47 +6,34 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use crate::bring_up::{QueuePlan, QueueState, bring_up};
+use crate::bring_up::bring_up;
 use crate::parameters::Parameters;
 use crate::report::Report;
 use crate::scenario::sweep::{self, Extent};
 use crate::scenario::worker::Worker;
 
-const QUEUE_ENTRIES: u32 = 8;
-
-/// The queue that is configured for nobody, for the sweep.
-const SPARE_QUEUE: usize = 2;
+/// The processes, each on the queue of an accelerator of its own.
+const WORKERS: [&str; 2] = ["first", "second"];
 
 pub(super) fn run(asked: &Parameters, report: &Report) -> anyhow::Result<()> {
     let duration = Duration::from_secs(asked.get_or("seconds", 10)?);
     let seed: u64 = asked.get_or("seed", 1)?;
     let extent: Option<Extent> = asked.get("sweep").map(str::parse).transpose()?;
-    let plan = |index, state| QueuePlan {
-        index,
-        entries: QUEUE_ENTRIES,
-        state,
-    };
-    let mut plans = vec![plan(0, QueueState::Enabled), plan(1, QueueState::Enabled)];
-    if extent.is_some() {
-        plans.push(plan(SPARE_QUEUE, QueueState::Configured));
-    }
-    let accelerator = bring_up(&plans)?;
-    report.pass("bring-up", &accelerator.name);
+    let count = WORKERS.len() + usize::from(extent.is_some());
+    let mut accelerators = bring_up(count)?.into_iter();
+    report.pass("bring-up", format!("{count} accelerators"));
 
     let mut children = Vec::new();
-    for (index, name) in [(0, "first"), (1, "second")] {
+    for (index, (name, accelerator)) in WORKERS.into_iter().zip(&mut accelerators).enumerate() {
         children.push(start(&Worker {
             name: name.to_owned(),
-            queue: accelerator.queue_path(index),
+            queue: accelerator.queue_path(),
             duration,
             seed: seed.wrapping_add(index as u64).wrapping_mul(0x9E37_79B9),
         })?);
     }
-    if let Some(extent) = extent {
-        report.outcome(
-            "sweep",
-            sweep::run(&accelerator, SPARE_QUEUE, extent, report),
-        );
+    if let Some((extent, accelerator)) = extent.zip(accelerators.next()) {
+        report.outcome("sweep", sweep::run(&accelerator, extent, report));
     }
     for mut child in children {
         let status = child.wait().context("cannot wait for a worker")?;

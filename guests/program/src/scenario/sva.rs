@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail, ensure};
 
-use crate::bring_up::{QueuePlan, QueueState, bring_up};
+use crate::bring_up::bring_up;
 use crate::buffer::{Buffer, Pattern};
 use crate::dsa::{Copy, Descriptor, OnFault, Outcome, Side, WorkQueue};
 use crate::report::Report;
@@ -25,14 +25,11 @@ const WRONG_ADDRESSES: [(&str, u64); 3] = [
 static READ_ONLY: [u64; 1024] = [0x0123_4567_89AB_CDEF; 1024];
 
 pub(super) fn run(report: &Report) -> anyhow::Result<()> {
-    let accelerator = bring_up(&[QueuePlan {
-        index: 0,
-        entries: 16,
-        state: QueueState::Enabled,
-    }])?;
+    let accelerators = bring_up(1)?;
+    let accelerator = accelerators.first().context("no accelerator")?;
     report.pass("bring-up", &accelerator.name);
-    let longest = usize::try_from(accelerator.max_transfer_bytes(0)?)?;
-    let queue = WorkQueue::open(&accelerator.queue_path(0))?;
+    let longest = usize::try_from(accelerator.max_transfer_bytes()?)?;
+    let queue = WorkQueue::open(&accelerator.queue_path())?;
     report.pass("open", "");
 
     pages::choose(PageSizes::Small)?;

@@ -1,8 +1,10 @@
-//! A hostile root: programs PASIDs of others into the function, behind the driver's back.
+//! A hostile root: programs PASIDs of others into a function, behind the driver's back.
 //!
-//! The registers are mapped through sysfs (the kernel must be started with `iomem=relaxed` for that while
-//! its driver has them too). A spare queue is given one PASID after the other and enabled. What is refused, and
-//! what is accepted, goes to the host, which knows whose each PASID is.
+//! It opens the function's queue as any process does, and so has a PASID of its own there. Then it maps the
+//! registers through sysfs (the kernel must be started with `iomem=relaxed` for that, since its driver has them
+//! too), disables the queue, and enables it again with one PASID after the other. Its own must be
+//! accepted, or the sweep shows nothing; which others are, the host judges, which knows whose they are. In
+//! the end the queue is put back as it was, and works.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -13,12 +15,14 @@ use anyhow::{Context, anyhow, ensure};
 use palisade_memory::DeviceWindow;
 
 use crate::bring_up::Accelerator;
+use crate::buffer::{Buffer, Pattern};
 use crate::dsa::registers as reg;
+use crate::dsa::{Copy, OnFault, Outcome, WorkQueue};
 use crate::report::Report;
 
 const REGISTERS_LEN_BYTES: usize = 64 << 10;
 
-/// How long a command, or a worker's start, may take.
+/// How long a command may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The first so many PASIDs are tried without a gap.
@@ -73,7 +77,6 @@ impl Extent {
 struct Registers {
     window: DeviceWindow,
     table: usize,
-    entry_bytes: usize,
 }
 
 enum Answer {
@@ -81,27 +84,27 @@ enum Answer {
     Refused,
 }
 
-/// Sweeps; `spare` is a queue that is configured but not enabled.
-///
-/// Notes `sweep-own` (the PASIDs that the system's own enabled queues hold at the start), `sweep-tried`,
-/// `sweep-refused` and `sweep-accepted` (a list).
+/// Sweeps. Notes `sweep-own` (the PASID of this process), `sweep-tried`, `sweep-refused` and `sweep-accepted`
+/// (a list).
 pub(super) fn run(
     accelerator: &Accelerator,
-    spare: usize,
     extent: Extent,
     report: &Report,
 ) -> anyhow::Result<String> {
+    let queue = WorkQueue::open(&accelerator.queue_path())?;
+    check_copy(&queue).context("before the sweep")?;
     let registers = Registers::map(accelerator)?;
-    let own = registers.wait_for_pasids(&[0, 1])?;
-    report.note("sweep-own", list(&own));
+    let own = registers.own_pasid()?;
+    report.note("sweep-own", own);
+    registers.disable()?;
     let (mut tried, mut refused) = (0_u32, 0_u32);
     let mut accepted = BTreeSet::new();
     for pasid in extent.pasids() {
         tried += 1;
-        match registers.enable_with(spare, pasid)? {
+        match registers.enable_with(pasid)? {
             Answer::Accepted => {
                 accepted.insert(pasid);
-                registers.disable(spare)?;
+                registers.disable()?;
             }
             Answer::Refused => refused += 1,
         }
@@ -110,16 +113,36 @@ pub(super) fn run(
     report.note("sweep-refused", refused);
     report.note("sweep-accepted", list(&accepted));
     ensure!(
-        !accepted.is_empty() && own.is_subset(&accepted),
-        "not even this system's own PASIDs ({}) were accepted, but {} of {tried}: \
-         the sweep did not work as meant",
-        list(&own),
-        accepted.len()
+        accepted.contains(&own),
+        "not even this process's own PASID {own} was accepted: the sweep shows nothing"
     );
+    ensure!(
+        matches!(registers.enable_with(own)?, Answer::Accepted),
+        "the own PASID {own} is not accepted again"
+    );
+    check_copy(&queue).context("after the sweep")?;
     Ok(format!(
         "{tried} tried, {refused} refused, {} accepted",
         accepted.len()
     ))
+}
+
+fn check_copy(queue: &WorkQueue) -> anyhow::Result<()> {
+    const LEN: usize = 8192;
+    let source = Buffer::filled(LEN, Pattern(3))?;
+    let destination = Buffer::filled(LEN, Pattern(4))?;
+    let finished = queue.copy(Copy {
+        from: source.address(0),
+        to: destination.address(0),
+        len_bytes: u32::try_from(LEN)?,
+        on_fault: OnFault::Block,
+    })?;
+    ensure!(
+        finished.outcome == Outcome::Success,
+        "a copy of this process's own: {}",
+        finished.outcome
+    );
+    destination.expect_pattern(0, Pattern(3), 0, LEN)
 }
 
 fn list(pasids: &BTreeSet<u32>) -> String {
@@ -143,63 +166,40 @@ impl Registers {
         let table = reg::wqcfg_table_offset(window.load_u64(reg::OFFSETS));
         let entry_bytes = reg::wqcfg_entry_bytes(window.load_u64(reg::WQCAP));
         ensure!(
-            table >= reg::TABLE_UNIT_BYTES && table + 8 * entry_bytes <= REGISTERS_LEN_BYTES,
+            table >= reg::TABLE_UNIT_BYTES && table + entry_bytes <= REGISTERS_LEN_BYTES,
             "the table of work queues is said to be at {table:#x}"
         );
-        Ok(Self {
-            window,
-            table,
-            entry_bytes,
-        })
+        Ok(Self { window, table })
     }
 
-    fn word(&self, queue: usize, word: usize) -> usize {
-        self.table + queue * self.entry_bytes + word
+    /// Where a word of the queue's entry is; the queue is the function's first.
+    fn word(&self, word: usize) -> usize {
+        self.table + word
     }
 
-    fn enabled(&self, queue: usize) -> bool {
-        let state = self
-            .window
-            .load_u32(self.word(queue, reg::WQCFG_STATE_WORD))
-            >> 30;
-        state == 1
+    fn enabled(&self) -> bool {
+        self.window.load_u32(self.word(reg::WQCFG_STATE_WORD)) >> 30 == 1
     }
 
-    /// The PASIDs of `queues`, once each of them has been opened by its worker.
-    fn wait_for_pasids(&self, queues: &[usize]) -> anyhow::Result<BTreeSet<u32>> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let found: BTreeSet<u32> = queues
-                .iter()
-                .filter(|&&queue| self.enabled(queue))
-                .map(|&queue| {
-                    self.window
-                        .load_u32(self.word(queue, reg::WQCFG_PASID_WORD))
-                })
-                .filter(|word| word & reg::WQCFG_PASID_ENABLE != 0)
-                .map(|word| (word >> reg::WQCFG_PASID_SHIFT) & ((1 << reg::PASID_BITS) - 1))
-                .collect();
-            if found.len() == queues.len() {
-                return Ok(found);
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "the workers' queues do not hold PASIDs of their own: {}",
-                list(&found)
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
+    /// The PASID that the driver has programmed for this process.
+    fn own_pasid(&self) -> anyhow::Result<u32> {
+        let word = self.window.load_u32(self.word(reg::WQCFG_PASID_WORD));
+        ensure!(
+            self.enabled() && word & reg::WQCFG_PASID_ENABLE != 0,
+            "the queue is open, but its registers show no PASID: {word:#010x}"
+        );
+        Ok((word >> reg::WQCFG_PASID_SHIFT) & ((1 << reg::PASID_BITS) - 1))
     }
 
-    fn enable_with(&self, queue: usize, pasid: u32) -> anyhow::Result<Answer> {
-        let at = self.word(queue, reg::WQCFG_PASID_WORD);
+    fn enable_with(&self, pasid: u32) -> anyhow::Result<Answer> {
+        let at = self.word(reg::WQCFG_PASID_WORD);
         let kept = self.window.load_u32(at) & ((1 << reg::WQCFG_PASID_SHIFT) - 1);
         self.window.store_u32(
             at,
             kept | pasid << reg::WQCFG_PASID_SHIFT | reg::WQCFG_PASID_ENABLE,
         );
-        let error = self.command(reg::ENABLE_WQ, u32::try_from(queue)?)?;
-        match (error, self.enabled(queue)) {
+        let error = self.command(reg::ENABLE_WQ, 0)?;
+        match (error, self.enabled()) {
             (0, true) => Ok(Answer::Accepted),
             (0, false) => Err(anyhow!(
                 "the queue is not enabled with PASID {pasid}, but no error is told"
@@ -211,8 +211,8 @@ impl Registers {
         }
     }
 
-    fn disable(&self, queue: usize) -> anyhow::Result<()> {
-        let error = self.command(reg::DISABLE_WQ, 1 << queue)?;
+    fn disable(&self) -> anyhow::Result<()> {
+        let error = self.command(reg::DISABLE_WQ, 1)?;
         ensure!(error == 0, "disabling the queue: error {error:#04x}");
         Ok(())
     }

@@ -16,6 +16,9 @@ use crate::report::Report;
 const MODULE: &str = "/lib/modules/palisade_vcmd.ko";
 const NAME: &str = "palisade_vcmd";
 
+/// The module stops at fewer.
+const MOST_IDS: u32 = 1 << 20;
+
 /// What Linux logs when the host answers that no PASID is left, which it turns into ENOSPC.
 const NO_PASID_MESSAGE: &str = "No PASID available";
 
@@ -87,6 +90,7 @@ fn list(ids: &[u32]) -> String {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Loaded {
     ids: Vec<u32>,
+    count: Option<usize>,
     refused: bool,
     no_pasid_left: bool,
 }
@@ -97,13 +101,28 @@ impl Loaded {
         for message in messages {
             loaded.no_pasid_left |= message.contains(NO_PASID_MESSAGE);
             let Some(ours) = ours(message) else { continue };
-            if let Some(id) = ours.strip_prefix("allocated ") {
-                loaded
-                    .ids
-                    .push(id.parse().context("an id that is no number")?);
+            if let Some(range) = ours.strip_prefix("allocated ") {
+                let (first, last) = range.split_once('-').context("a range without an end")?;
+                let (first, last): (u32, u32) = (first.parse()?, last.parse()?);
+                ensure!(
+                    last.checked_sub(first).is_some_and(|more| more < MOST_IDS),
+                    "a range of PASIDs from {first} to {last}"
+                );
+                loaded.ids.extend(first..=last);
             }
-            loaded.refused |= ours.starts_with("refused");
+            if let Some(count) = ours.strip_prefix("refused after ") {
+                loaded.refused = true;
+                loaded.count = count.parse().ok();
+            } else if let Some(count) = ours.strip_prefix("limit reached after ") {
+                loaded.count = count.parse().ok();
+            }
         }
+        ensure!(
+            loaded.count == Some(loaded.ids.len()),
+            "the module got {:?} PASIDs and told {} of them",
+            loaded.count,
+            loaded.ids.len()
+        );
         Ok(loaded)
     }
 
@@ -191,8 +210,9 @@ impl Log {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(messages),
-                // EPIPE: older messages were overwritten before they were read.
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                    bail!("the kernel's log has overflowed: what happened is not known")
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error).context("cannot read the kernel's log"),
             }
@@ -214,16 +234,17 @@ mod tests {
     #[test]
     fn what_the_module_says_is_understood() {
         let messages = [
-            "palisade_vcmd: allocated 5",
-            "palisade_vcmd: allocated 6",
             "DMAR: IOMMU: dmar0: No PASID available",
-            "palisade_vcmd: refused after 2",
+            "palisade_vcmd: allocated 5-6",
+            "palisade_vcmd: allocated 9-9",
+            "palisade_vcmd: refused after 3",
         ]
         .map(str::to_owned);
         let loaded = Loaded::from_messages(&messages).unwrap();
-        assert_eq!(loaded.ids, [5, 6]);
+        assert_eq!(loaded.ids, [5, 6, 9]);
         assert!(loaded.check_end().is_ok());
-        let without_end = Loaded::from_messages(&messages[..2]).unwrap();
-        assert!(without_end.check_end().is_err());
+        assert!(Loaded::from_messages(&messages[..3]).is_err());
+        let other_reason = Loaded::from_messages(&messages[1..]).unwrap();
+        assert!(other_reason.check_end().is_err());
     }
 }
