@@ -11,6 +11,7 @@
 
 mod apt;
 mod command;
+mod host;
 pub mod image;
 mod layout;
 pub mod scenario;

@@ -1,27 +1,73 @@
 //! The tests with real guests, each by its name.
 
 mod hello;
+mod kill;
+mod pair;
+mod sva;
+mod two_vms;
+mod vcmd;
 
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 
 use crate::Layout;
-use crate::setup::Setup;
-use crate::vm::Seen;
+use crate::host::{self, Boot};
+use crate::setup::{Kernel, Setup};
+use crate::vm::{Seen, image_for, kernel_arguments};
 
 /// What scenarios run with.
 #[derive(Debug)]
 pub struct Bench<'a> {
     layout: &'a Layout,
     setup: &'a Setup,
+    palisade: OnceCell<PathBuf>,
 }
 
 impl<'a> Bench<'a> {
     /// With what set-up made in that workspace.
     #[must_use]
     pub fn new(layout: &'a Layout, setup: &'a Setup) -> Self {
-        Self { layout, setup }
+        Self {
+            layout,
+            setup,
+            palisade: OnceCell::new(),
+        }
+    }
+
+    /// The program, built when the first scenario asks for it.
+    fn palisade(&self) -> anyhow::Result<&Path> {
+        if let Some(program) = self.palisade.get() {
+            return Ok(program);
+        }
+        let program = host::build(self.layout)?;
+        Ok(self.palisade.get_or_init(|| program))
+    }
+
+    /// The image for a kernel.
+    fn image(&self, kernel: &Kernel) -> anyhow::Result<PathBuf> {
+        image_for(self.layout, self.setup, kernel)
+    }
+
+    /// What a machine boots to run the guest's side of a scenario.
+    fn boot<'b>(
+        &'b self,
+        kernel: &'b Kernel,
+        image: &'b Path,
+        scenario: &str,
+        more: &[&str],
+    ) -> Boot<'b> {
+        // The accelerator's driver refuses a processor without that instruction, which emulation has not.
+        let mut arguments = vec!["setcpuid=movdir64b"];
+        arguments.extend(more);
+        Boot {
+            setup: self.setup,
+            kernel,
+            initrd: image,
+            kernel_arguments: kernel_arguments(scenario, &arguments),
+        }
     }
 }
 
@@ -36,7 +82,13 @@ pub struct Scenario {
 }
 
 /// All of them, quickest first.
-pub const ALL: &[Scenario] = &[hello::SCENARIO];
+pub const ALL: &[Scenario] = &[
+    hello::SCENARIO,
+    vcmd::SCENARIO,
+    sva::SCENARIO,
+    two_vms::SCENARIO,
+    kill::SCENARIO,
+];
 
 /// How a scenario came out.
 #[derive(Debug)]

@@ -6,4 +6,5 @@ mod report;
 
 pub use guest::Guest;
 pub use launch::{Console, Direct};
+pub(crate) use launch::{image_for, kernel_arguments};
 pub use report::Seen;
