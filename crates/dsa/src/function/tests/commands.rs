@@ -11,6 +11,8 @@ const FROM: u64 = 0x10_0000;
 const TO: u64 = 0x20_0000;
 const RECORD: u64 = 0x8_0000;
 
+type Spoil<'a> = &'a dyn Fn(&Driver);
+
 /// Enable Device with something wrong.
 fn refused_device(spoil: impl Fn(&Driver)) -> CommandError {
     let host = Host::new();
@@ -26,7 +28,7 @@ fn refused_device(spoil: impl Fn(&Driver)) -> CommandError {
 #[test]
 fn r69_enable_device_has_its_errors() {
     assert_eq!(refused_device(|_| ()), CommandError::SUCCESS);
-    let cases: [(&dyn Fn(&Driver), CommandError); 7] = [
+    let cases: [(Spoil<'_>, CommandError); 7] = [
         (
             &|driver| {
                 assert_eq!(
