@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use palisade_guests::Layout;
 use palisade_guests::scenario::{ALL, Bench, Scenario};
 use palisade_guests::setup::{self, Freshness, Setup};
@@ -38,7 +38,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     let layout = Layout::of_this_workspace();
     let started = Instant::now();
-    let setup = setup::prepare(&layout, freshness).context("set-up failed, nothing was run")?;
+    let setup = match setup::prepare(&layout, freshness) {
+        Ok(setup) => setup,
+        Err(error) => {
+            eprintln!("error: set-up failed, nothing was run: {error:#}");
+            // What cannot be set up is not skipped.
+            println!("0 passed, {} failed", scenarios.len());
+            return Ok(ExitCode::FAILURE);
+        }
+    };
     tell(&layout, &setup);
     println!("set-up took {:.1} s", started.elapsed().as_secs_f32());
     if arguments.set_up {
