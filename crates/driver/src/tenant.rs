@@ -196,11 +196,12 @@ impl Tenant {
         self.kernel.serve()
     }
 
-    /// Gives everything back, in order: work, processes with their PASIDs, translation.
+    /// Gives everything back, in order: work, processes with their PASIDs, translation. The connections stay until the tenant is
+    /// dropped.
     ///
     /// # Errors
     /// Those of the devices; what the tenant still holds then goes with its connections.
-    pub fn finish(mut self) -> Result<(), DriverError> {
+    pub fn finish(&mut self) -> Result<(), DriverError> {
         for accelerator in &mut self.accelerators {
             accelerator.shut_down(&mut self.kernel)?;
         }

@@ -1,6 +1,6 @@
 //! The sweep of a function of one's own: every PASID is taken, every access by a wrong one faults.
 
-use super::{Loot, PASID_ENTRY_NOT_PRESENT, SweepMode, SweepOutcome, SweepPlan, pasid};
+use super::{Loot, NO_PASID_ENTRY, SweepMode, SweepOutcome, SweepPlan, pasid};
 use crate::{
     accelerator::{Accelerator, OnFault},
     error::DriverError,
@@ -102,7 +102,7 @@ fn account(
         let refused = of_pasid.get(pasid).is_some_and(|fault| {
             fault.at == from.page_base()
                 && fault.access.contains(Access::READ)
-                && fault.reason == PASID_ENTRY_NOT_PRESENT
+                && NO_PASID_ENTRY.contains(&fault.reason)
         });
         if refused {
             outcome.faulted += 1;

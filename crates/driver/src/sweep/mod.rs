@@ -17,8 +17,13 @@ use palisade_units::{Bdf, GuestPasid, Iova, PAGE_BYTES, PASID_COUNT};
 use palisade_vtd::spec::fault::FaultCode;
 use std::ops::Range;
 
-/// SPT.2: the PASID entry is not present (VT-d §7.1.3).
-const PASID_ENTRY_NOT_PRESENT: FaultCode = FaultCode::new(0x59);
+/// The reasons for which a PASID that the tenant has not set up is refused (VT-d §7.1.3): SCT.9, it is the one of
+/// requests without a PASID; SPD.2, its directory entry is not present; SPT.2, its own entry is not.
+const NO_PASID_ENTRY: [FaultCode; 3] = [
+    FaultCode::new(0x48),
+    FaultCode::new(0x51),
+    FaultCode::new(0x59),
+];
 /// Where the tenant's processes see the page into which the sweep copies.
 const LOOT_AT: Iova = Iova::new(0x2f_ffff_f000);
 /// What stands there before.
@@ -167,9 +172,9 @@ impl Loot {
         self.page.write(kernel.guest(), 0, &[UNTOUCHED; 4096])
     }
 
-    /// Whether the number is one of the tenant's own, or the one of its requests without a PASID.
+    /// Whether the number is one of the tenant's own.
     fn is_own(&self, pasid: GuestPasid) -> bool {
-        pasid.get() == 0 || self.processes.contains(&pasid)
+        self.processes.contains(&pasid)
     }
 
     /// The attempt to read the victim's memory by a PASID.
