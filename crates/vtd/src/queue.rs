@@ -142,8 +142,8 @@ impl Unit {
             Invalidation::PasidDeviceTlb(function, Some(pasid), range) => {
                 pending.caches(CacheScope::Pasid(Some(function), pasid, range));
             }
-            Invalidation::PasidDeviceTlb(function, None, range) => {
-                pending.caches(CacheScope::Function(function, range));
+            Invalidation::PasidDeviceTlb(function, None, _) => {
+                pending.caches(CacheScope::Function(function));
             }
             Invalidation::InterruptEntryCache => {}
             Invalidation::PageGroupResponse(response) => {
@@ -181,8 +181,10 @@ impl Unit {
     fn complete(&self, wait: Wait) -> Option<Message> {
         if wait.flags.contains(WaitFlags::STATUS_WRITE) {
             let written = self.memory.store_u32(wait.status_address, wait.status_data);
-            if let Err(error) = written {
-                tracing::debug!(%error, "a wait descriptor's status has no place");
+            if let Err(error) = written
+                && let Some(count) = self.counts.lost_statuses.tick()
+            {
+                tracing::debug!(%error, count, "a wait descriptor's status has no place");
             }
         }
         if wait.flags.contains(WaitFlags::INTERRUPT) {

@@ -67,6 +67,9 @@ impl Sink for Unit {
                 self.send(message);
                 Ok(())
             }
+            // The specification has the unit answer "success", so that the device asks again at once
+            // (VT-d §7.4.1, Table 31). The platform answers "failure" instead, so that a guest that
+            // never empties its queue keeps no engine busy.
             Err(Refusal::Overflow(message)) => {
                 self.send(message);
                 Err(QueueFull)
@@ -140,8 +143,10 @@ impl Unit {
         response: PageResponse,
     ) {
         let key = pasid.map_or(SpaceKey::WithoutPasid, SpaceKey::Pasid);
-        if let Err(error) = self.container.respond(function, key, group, response) {
-            tracing::debug!(%function, %error, "a page group response has no request");
+        if let Err(error) = self.container.respond(function, key, group, response)
+            && let Some(count) = self.counts.stray_responses.tick()
+        {
+            tracing::debug!(%function, %error, count, "a page group response has no request");
         }
     }
 }
@@ -179,3 +184,6 @@ fn legacy_code(reason: FaultReason, access: Access) -> FaultCode {
         other => code(other),
     }
 }
+
+#[cfg(test)]
+mod tests;

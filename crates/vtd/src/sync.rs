@@ -90,7 +90,7 @@ impl Unit {
                 FaultProcessing::Report,
             );
             if let Err(error) = passed {
-                self.count_unbound(function, &error);
+                self.say_unbound(function, &error);
             }
         }
     }
@@ -141,7 +141,7 @@ impl Unit {
                 Err(error) if is_busy(&error) => moved.push(pasid),
                 Err(error) => {
                     failures += 1;
-                    self.count_unbound(function, &error);
+                    self.say_unbound(function, &error);
                 }
             }
         });
@@ -214,13 +214,17 @@ impl Unit {
     /// An entry that cannot be bound must not leave its predecessor in place.
     fn refused(&self, wanted: &Wanted, error: &VfioError) {
         self.unbind(wanted.function, wanted.key);
-        self.count_unbound(wanted.function, error);
+        self.say_unbound(wanted.function, error);
     }
 
-    /// Unbinds, if anything is bound there.
+    /// Unbinds, if anything is bound there: otherwise there is nothing to do.
     fn unbind(&self, function: Bdf, key: SpaceKey) {
-        if let Err(error) = self.container.unbind(function, key) {
-            tracing::trace!(%function, %key, %error, "nothing to unbind");
+        let _ = self.container.unbind(function, key);
+    }
+
+    fn say_unbound(&self, function: Bdf, error: &VfioError) {
+        if let Some(count) = self.counts.unbound.tick() {
+            tracing::warn!(%function, %error, count, "an entry of a guest's table is not bound");
         }
     }
 
@@ -233,12 +237,12 @@ impl Unit {
         for function in self.container.guest_bdfs() {
             let scope = match scope {
                 CacheScope::All => GuestScope::All,
-                CacheScope::Function(only, _) | CacheScope::WithoutPasid(only, _)
+                CacheScope::Function(only) | CacheScope::WithoutPasid(only, _)
                     if only != function =>
                 {
                     continue;
                 }
-                CacheScope::Function(..) => GuestScope::All,
+                CacheScope::Function(_) => GuestScope::All,
                 CacheScope::WithoutPasid(_, range) => pages(SpaceKey::WithoutPasid, range),
                 CacheScope::Pasid(Some(only), ..) if only != function => continue,
                 CacheScope::Pasid(_, pasid, range) => {

@@ -59,7 +59,31 @@ pub struct Unit {
     /// The invalidation queue holds more than the last access could do.
     pub(crate) behind: AtomicBool,
     pub(crate) presence: Presence,
-    unbound: AtomicU64,
+    pub(crate) counts: Counts,
+}
+
+/// How often a guest caused what is worth a line in the log.
+#[derive(Default)]
+pub(crate) struct Counts {
+    /// Entries that the container refused. Their requests fault.
+    pub(crate) unbound: Count,
+    /// Page group responses without a request.
+    pub(crate) stray_responses: Count,
+    /// Wait descriptors without a place for their status.
+    pub(crate) lost_statuses: Count,
+    /// Virtual commands that were refused.
+    refused_commands: Count,
+}
+
+#[derive(Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    /// One more. A guest can cause these at will, so only the 1st, 2nd, 4th, 8th, … are to be told.
+    pub(crate) fn tick(&self) -> Option<u64> {
+        let count = self.0.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        count.is_power_of_two().then_some(count)
+    }
 }
 
 impl Unit {
@@ -85,7 +109,7 @@ impl Unit {
             work: Mutex::new(()),
             behind: AtomicBool::new(false),
             presence: Presence::new(),
-            unbound: AtomicU64::new(0),
+            counts: Counts::default(),
         });
         let sink = Arc::clone(&unit) as Arc<dyn Sink>;
         unit.container.set_sink(sink);
@@ -98,8 +122,8 @@ impl Unit {
         self.presence.bar0_base()
     }
 
-    /// To be called when a function was attached to the container after the guest turned translation
-    /// on: binds what the guest's tables say of it.
+    /// To be called when a function was attached to the container, or its PASID capability turned on,
+    /// after the guest turned translation on: binds what the guest's tables say of it.
     pub fn attached(&self, guest_bdf: Bdf) {
         let _work = self.work();
         self.synchronise_function(guest_bdf);
@@ -160,7 +184,7 @@ impl Unit {
             if command.contains(Command::SET_ROOT_TABLE) {
                 self.set_root_table();
             }
-            self.set_translation(command.contains(Command::TRANSLATION_ENABLE));
+            self.set_translation(switch(command, Command::TRANSLATION_ENABLE));
         }
         self.set_queued_invalidation(command);
     }
@@ -179,15 +203,15 @@ impl Unit {
             .set_status(Command::SET_ROOT_TABLE, Switch::On);
     }
 
-    fn set_translation(&self, enable: bool) {
-        let enabled = self.registers().translation() != TranslationState::Off;
-        match (enabled, enable) {
-            (false, true) => {
+    fn set_translation(&self, wanted: Switch) {
+        let state = self.registers().translation();
+        match (state, wanted) {
+            (TranslationState::Off, Switch::On) => {
                 self.registers()
                     .set_status(Command::TRANSLATION_ENABLE, Switch::On);
                 self.synchronise_all();
             }
-            (true, false) => {
+            (TranslationState::On(_), Switch::Off) => {
                 {
                     let mut registers = self.registers();
                     registers.set_status(Command::TRANSLATION_ENABLE, Switch::Off);
@@ -200,50 +224,49 @@ impl Unit {
     }
 
     fn set_queued_invalidation(&self, command: Command) {
-        let enable = command.contains(Command::QUEUED_INVALIDATION_ENABLE);
-        let enabled = {
+        let bit = Command::QUEUED_INVALIDATION_ENABLE;
+        let wanted = switch(command, bit);
+        let starts = {
+            // Not while a queue is being processed, whose head would come back.
+            let _work = self.work();
             let mut registers = self.registers();
-            let bit = Command::QUEUED_INVALIDATION_ENABLE;
-            let enabled = registers.status().contains(bit);
-            if !enable {
+            if wanted == Switch::Off {
                 registers.set_queue_head(0);
             }
-            let switch = if enable { Switch::On } else { Switch::Off };
-            registers.set_status(bit, switch);
-            enabled
+            let starts = wanted == Switch::On && !registers.status().contains(bit);
+            registers.set_status(bit, wanted);
+            starts
         };
-        if enable && !enabled {
+        if starts {
             self.advance_queue();
         }
     }
 
-    /// CCMD, which scalable mode does not have (VT-d §11.4.6.1).
+    /// CCMD (VT-d §11.4.6.1).
     fn context_command(&self, command: ContextCommand) {
         let _work = self.work();
-        let mode = self.registers().root().mode();
-        let known = command.requested() != Granularity::Reserved;
-        let actual = if mode == TranslationTableMode::Legacy && known {
-            self.apply(Pending::of_tables(TableScope::All), &mut Budget::endless());
-            Granularity::Global
-        } else {
-            Granularity::Reserved
-        };
+        let everything = Pending::of_tables(TableScope::All);
+        let actual = self.register_based(command.requested(), everything);
         self.registers()
             .complete_context(command.with_actual(actual));
     }
 
-    /// IOTLB, which scalable mode does not have (VT-d §11.4.6.3).
+    /// IOTLB (VT-d §11.4.6.3).
     fn iotlb_command(&self, command: IotlbCommand) {
         let _work = self.work();
-        let mode = self.registers().root().mode();
-        let known = command.requested() != Granularity::Reserved;
-        let actual = if mode == TranslationTableMode::Legacy && known {
-            self.apply(Pending::of_caches(CacheScope::All), &mut Budget::endless());
-            Granularity::Global
-        } else {
-            Granularity::Reserved
-        };
+        let everything = Pending::of_caches(CacheScope::All);
+        let actual = self.register_based(command.requested(), everything);
         self.registers().complete_iotlb(command.with_actual(actual));
+    }
+
+    /// Invalidation by register, of whatever granularity, does everything. Scalable mode has it not.
+    fn register_based(&self, requested: Granularity, everything: Pending) -> Granularity {
+        let mode = self.registers().root().mode();
+        if mode != TranslationTableMode::Legacy || requested == Granularity::Reserved {
+            return Granularity::Reserved;
+        }
+        self.apply(everything, &mut Budget::endless());
+        Granularity::Global
     }
 
     /// VCMD (VT-d §11.4.16). The response is pending, so no second one can start.
@@ -253,7 +276,9 @@ impl Unit {
             VirtualCommand::AllocatePasid => match self.container.alloc_pasid(PasidRange::ALL) {
                 Ok(pasid) => VirtualResponse::Pasid(pasid),
                 Err(error) => {
-                    tracing::debug!(%error, "a guest gets no PASID");
+                    if let Some(count) = self.counts.refused_commands.tick() {
+                        tracing::debug!(%error, count, "a guest gets no PASID");
+                    }
                     VirtualResponse::NoPasid
                 }
             },
@@ -282,14 +307,13 @@ impl Unit {
         self.behind.store(false, Ordering::Release);
         self.presence.reset();
     }
+}
 
-    /// Counts an entry of the guest's that could not be bound. Its requests fault.
-    pub(crate) fn count_unbound(&self, function: Bdf, error: &palisade_vfio::VfioError) {
-        let count = self.unbound.fetch_add(1, Ordering::Relaxed) + 1;
-        // A guest can cause this at will: say it at 1, 2, 4, 8, …
-        if count.is_power_of_two() {
-            tracing::warn!(%function, %error, count, "an entry of a guest's table is not bound");
-        }
+fn switch(command: Command, bit: Command) -> Switch {
+    if command.contains(bit) {
+        Switch::On
+    } else {
+        Switch::Off
     }
 }
 
@@ -300,4 +324,8 @@ impl std::fmt::Debug for Unit {
 }
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod virtual_commands;

@@ -128,7 +128,7 @@ impl Granularity {
 pub struct ContextCommand {
     domain_bits: u16,
     source_bits: u16,
-    /// FM: how many low bits of the function number are masked.
+    /// FM: how many bits of the function number, from the highest on, are masked.
     #[bits(2)]
     pub function_mask: u8,
     #[bits(25)]

@@ -18,8 +18,8 @@ pub(crate) enum TableScope {
 pub(crate) enum CacheScope {
     /// All.
     All,
-    /// Those of a function, in a range, whatever the PASID.
-    Function(Bdf, PageRange),
+    /// Those of a function, whatever the PASID.
+    Function(Bdf),
     /// Those of a function's requests without a PASID, in a range.
     WithoutPasid(Bdf, PageRange),
     /// Those of a PASID on one function, or on every one, in a range.

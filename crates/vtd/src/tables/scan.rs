@@ -84,10 +84,11 @@ impl Tables<'_> {
             if pasid == context.rid_pasid() {
                 continue;
             }
-            let mut words = [0; 8];
-            for (word, bytes) in words.iter_mut().zip(entry.chunks_exact(8)) {
-                *word = word_of(bytes);
-            }
+            // The page was copied piecemeal; an entry is read once, in whole words.
+            let offset = PasidEntry::offset_of(pasid);
+            let Some(words) = self.words(directory.table(), offset) else {
+                continue;
+            };
             if let Ok(found) = interpret(PasidEntry::from_words(words), processing) {
                 each(pasid, found);
             }

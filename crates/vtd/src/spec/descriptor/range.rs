@@ -82,7 +82,8 @@ impl PageRange {
     }
 }
 
-/// FM: how many low bits of the function number an invalidation leaves out (VT-d §6.5.2.1, Table 21).
+/// FM: how many bits of the function number, from the highest on, an invalidation leaves out
+/// (VT-d §6.5.2.1, Table 21).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FunctionMask(u8);
 

@@ -1,0 +1,269 @@
+use std::sync::mpsc::{Receiver, channel};
+
+use palisade_iommu::{FaultReason, PageResponse};
+use palisade_units::{Access, Iova};
+
+use crate::spec::context::ContextFlags;
+use crate::spec::descriptor::{ContextScope, InvDescriptor, PageGroupResponse, ResponseCode};
+use crate::spec::fault::RequestKind;
+use crate::spec::page_request::{GroupIndex, PlaceInGroup};
+use crate::spec::pasid_table::PasidEntry;
+use crate::spec::register as reg;
+use crate::testing::{FUNCTION, HOST_FUNCTION, Rig, Space, pasid};
+
+const AT: Iova = Iova::new(0x7f12_3456_7000);
+const FAULT_MESSAGE: (u64, u32) = (0xfee0_1000, 0x41);
+const PAGE_MESSAGE: (u64, u32) = (0xfee0_3000, 0x43);
+const OVERFLOW: u32 = 2;
+const PENDING: u32 = 1;
+
+/// Asks for a page of a PASID and returns where the answer comes.
+fn ask(rig: &Rig, raw: u32, at: Iova) -> Receiver<PageResponse> {
+    let (to, from) = channel();
+    // Whoever no longer listens does not want the answer.
+    let waiter = Box::new(move |response| {
+        let _ = to.send(response);
+    });
+    rig.port()
+        .request_page(Rig::asking(pasid(raw)), at, Access::WRITE, waiter)
+        .unwrap();
+    from
+}
+
+fn answer(raw: u32, group: GroupIndex, code: ResponseCode) -> InvDescriptor {
+    InvDescriptor::page_group_response(PageGroupResponse {
+        requester: FUNCTION,
+        pasid: Some(pasid(raw)),
+        group,
+        code,
+    })
+}
+
+#[test]
+fn r16_r66_a_fault_is_recorded_in_the_guests_names() {
+    let mut rig = Rig::booted();
+    let space = Space::new(&mut rig);
+    rig.bind(pasid(0x55), &space);
+    assert!(rig.write(Some(pasid(0x55)), AT, 1).is_err());
+    let record = rig.record(0);
+    assert!(record.pending());
+    assert_eq!(record.source(), FUNCTION);
+    assert_ne!(record.source(), HOST_FUNCTION);
+    assert_eq!(record.pasid(), Some(pasid(0x55)));
+    assert_eq!(record.at(), AT);
+    assert_eq!(record.kind(), RequestKind::Write);
+    assert_eq!(
+        record.reason().get(),
+        FaultReason::FirstStageNotPresent.code()
+    );
+    assert_eq!(rig.messages.take(), [FAULT_MESSAGE]);
+}
+
+#[test]
+fn r66_the_hosts_number_of_a_pasid_never_shows() {
+    let mut rig = Rig::booted();
+    let space = Space::new(&mut rig);
+    rig.bind(pasid(0x55), &space);
+    let host = rig.container.translate(FUNCTION, pasid(0x55)).unwrap();
+    assert_ne!(host.pasid().get(), 0x55);
+    assert!(rig.read(Some(pasid(0x55)), AT).is_err());
+    assert_eq!(rig.take_record().unwrap().pasid(), Some(pasid(0x55)));
+    let queue = rig.set_page_request_queue(0);
+    let _answer = ask(&rig, 0x55, AT);
+    assert_eq!(rig.page_request(queue, 0).pasid, Some(pasid(0x55)));
+    assert_eq!(rig.page_request(queue, 0).requester, FUNCTION);
+}
+
+#[test]
+fn r59_a_pasid_that_nothing_is_bound_to_has_the_fault_of_the_guests_own_tables() {
+    let mut rig = Rig::booted();
+    let fault = |rig: &Rig, raw| {
+        assert!(rig.read(Some(pasid(raw)), AT).is_err());
+        let record = rig.take_record().unwrap();
+        assert_eq!(record.pasid(), Some(pasid(raw)));
+        FaultReason::from_code(record.reason().get()).unwrap()
+    };
+    assert_eq!(fault(&rig, 1), FaultReason::PasidDirectoryNotPresent);
+    rig.entry_at(pasid(1));
+    assert_eq!(fault(&rig, 1), FaultReason::PasidEntryNotPresent);
+    rig.set_entry(pasid(1), PasidEntry::from_words([1, 1, 0, 0, 0, 0, 0, 0]));
+    assert_eq!(fault(&rig, 1), FaultReason::PasidEntryInvalid);
+    rig.set_entry(pasid(1), PasidEntry::from_words([1, 0, 0, 1, 0, 0, 0, 0]));
+    assert_eq!(fault(&rig, 1), FaultReason::PasidEntryReserved);
+    rig.set_context(FUNCTION, ContextFlags::DEVICE_TLB);
+    assert_eq!(fault(&rig, 1), FaultReason::PasidDisabled);
+}
+
+#[test]
+fn requests_without_a_pasid_have_theirs_too() {
+    let rig = Rig::booted();
+    assert!(rig.read(None, AT).is_err());
+    let record = rig.take_record().unwrap();
+    assert_eq!(record.pasid(), None);
+    assert_eq!(
+        record.reason().get(),
+        FaultReason::PasidDirectoryNotPresent.code()
+    );
+}
+
+#[test]
+fn r60_fpd_suppresses_the_record_and_not_the_refusal() {
+    let mut rig = Rig::booted();
+    // Not present with FPD, as Linux leaves an entry that it tears down.
+    let silent = PasidEntry::not_present().with_fault_processing_disabled();
+    rig.set_entry(pasid(1), silent);
+    rig.tell_of(pasid(1));
+    assert!(rig.read(Some(pasid(1)), AT).is_err());
+    // Present with FPD: what is bound reports nothing either.
+    let space = Space::new(&mut rig);
+    let entry = crate::testing::first_stage(&space).with_fault_processing_disabled();
+    rig.set_entry(pasid(2), entry);
+    rig.tell_of(pasid(2));
+    assert!(rig.read(Some(pasid(2)), AT).is_err());
+    assert_eq!(rig.read32(reg::FSTS), 0);
+    assert_eq!(rig.messages.take(), []);
+}
+
+#[test]
+fn r67_a_storm_of_faults_fills_the_records_and_interrupts_once() {
+    let mut rig = Rig::booted();
+    let space = Space::new(&mut rig);
+    rig.bind(pasid(1), &space);
+    for _ in 0..10_000 {
+        assert!(rig.read(Some(pasid(1)), AT).is_err());
+    }
+    assert_eq!(rig.read32(reg::FSTS) & 3, 3);
+    assert_eq!(rig.messages.take(), [FAULT_MESSAGE]);
+}
+
+#[test]
+fn r62_a_page_request_is_queued_and_its_answer_reaches_the_device() {
+    let mut rig = Rig::booted();
+    let queue = rig.set_page_request_queue(0);
+    let space = Space::new(&mut rig);
+    rig.bind(pasid(1), &space);
+    let codes = [
+        (ResponseCode::Success, PageResponse::Success),
+        (ResponseCode::InvalidRequest, PageResponse::Invalid),
+        (ResponseCode::Failure, PageResponse::Failure),
+        (ResponseCode::Reserved(7), PageResponse::Failure),
+    ];
+    for (index, (code, response)) in (0..).zip(codes) {
+        let from = ask(&rig, 1, AT);
+        assert_eq!(rig.read64(reg::PQT), (index + 1) * 32);
+        let request = rig.page_request(queue, index);
+        assert_eq!(request.at, AT);
+        assert_eq!(request.access, Access::WRITE);
+        assert_eq!(request.place, PlaceInGroup::Last);
+        assert!(from.try_recv().is_err(), "the queue goes on meanwhile");
+        rig.submit(&[answer(1, request.group, code)]);
+        assert_eq!(from.try_recv(), Ok(response));
+    }
+}
+
+#[test]
+fn r62_the_first_request_interrupts_and_those_before_it_is_taken_do_not() {
+    let mut rig = Rig::booted();
+    rig.set_page_request_queue(0);
+    let space = Space::new(&mut rig);
+    rig.bind(pasid(1), &space);
+    let _answers = [ask(&rig, 1, AT), ask(&rig, 1, AT)];
+    assert_eq!(rig.messages.take(), [PAGE_MESSAGE]);
+    assert_eq!(rig.read32(reg::PRS), PENDING);
+    rig.write32(reg::PRS, PENDING);
+    rig.write64(reg::PQH, rig.read64(reg::PQT));
+    let _third = ask(&rig, 1, AT);
+    assert_eq!(rig.messages.take(), [PAGE_MESSAGE]);
+}
+
+#[test]
+fn a_masked_page_request_event_is_sent_when_it_is_unmasked() {
+    let mut rig = Rig::booted();
+    rig.set_page_request_queue(0);
+    rig.write32(reg::PECTL, 1 << 31);
+    let space = Space::new(&mut rig);
+    rig.bind(pasid(1), &space);
+    let _answer = ask(&rig, 1, AT);
+    assert_eq!(rig.messages.take(), []);
+    assert_eq!(rig.read32(reg::PECTL), 3 << 30);
+    rig.write32(reg::PECTL, 0);
+    assert_eq!(rig.messages.take(), [PAGE_MESSAGE]);
+}
+
+#[test]
+fn r64_a_full_queue_sets_its_status_answers_and_goes_on_when_it_is_emptied() {
+    let mut rig = Rig::booted();
+    rig.set_page_request_queue(0);
+    let space = Space::new(&mut rig);
+    for raw in 1..=3 {
+        rig.bind(pasid(raw), &space);
+    }
+    // One page holds 128 requests, and one place stays empty.
+    let waiting: Vec<_> = (0..127).map(|n| ask(&rig, 1 + n / 60, AT)).collect();
+    assert_eq!(rig.read32(reg::PRS), PENDING);
+    let refused = ask(&rig, 3, AT);
+    assert_eq!(rig.read32(reg::PRS), PENDING | OVERFLOW);
+    assert_eq!(refused.try_recv(), Ok(PageResponse::Failure));
+    assert_eq!(rig.messages.take(), [PAGE_MESSAGE]);
+    assert!(waiting.iter().all(|from| from.try_recv().is_err()));
+
+    // Room alone is not enough: software clears the overflow too.
+    rig.write64(reg::PQH, rig.read64(reg::PQT));
+    assert_eq!(ask(&rig, 3, AT).try_recv(), Ok(PageResponse::Failure));
+    rig.write32(reg::PRS, PENDING | OVERFLOW);
+    let taken = ask(&rig, 3, AT);
+    assert!(taken.try_recv().is_err());
+    assert_eq!(rig.read32(reg::PRS), PENDING);
+    assert_eq!(rig.messages.take(), [PAGE_MESSAGE]);
+}
+
+#[test]
+fn without_a_queue_a_request_is_answered_at_once() {
+    let mut rig = Rig::booted();
+    let space = Space::new(&mut rig);
+    rig.bind(pasid(1), &space);
+    rig.write64(reg::PQA, 0);
+    assert_eq!(ask(&rig, 1, AT).try_recv(), Ok(PageResponse::Failure));
+    rig.write64(reg::PQA, 0xdead_0000_0000);
+    assert_eq!(ask(&rig, 1, AT).try_recv(), Ok(PageResponse::Failure));
+    assert_eq!(rig.read32(reg::PRS), 0);
+}
+
+#[test]
+fn r59_a_request_that_the_context_forbids_is_a_fault_and_is_answered() {
+    let mut rig = Rig::booted();
+    let space = Space::new(&mut rig);
+    rig.set_context(FUNCTION, ContextFlags::DEVICE_TLB | ContextFlags::PASID);
+    rig.submit(&[InvDescriptor::context_cache(ContextScope::Global)]);
+    rig.bind(pasid(1), &space);
+    assert_eq!(ask(&rig, 1, AT).try_recv(), Ok(PageResponse::Invalid));
+    let record = rig.take_record().unwrap();
+    assert_eq!(
+        record.reason().get(),
+        FaultReason::PageRequestDisabled.code()
+    );
+    assert_eq!(record.kind(), RequestKind::PageRequest);
+    assert_eq!(rig.read64(reg::PQT), 0);
+}
+
+#[test]
+fn r65_an_unbind_answers_what_is_open() {
+    let mut rig = Rig::booted();
+    let space = Space::new(&mut rig);
+    rig.bind(pasid(1), &space);
+    let open = ask(&rig, 1, AT);
+    rig.unbind(pasid(1));
+    assert_eq!(open.try_recv(), Ok(PageResponse::Invalid));
+}
+
+#[test]
+fn r65_a_reset_answers_what_is_open() {
+    use palisade_pci::Function;
+
+    let mut rig = Rig::booted();
+    let space = Space::new(&mut rig);
+    rig.bind(pasid(1), &space);
+    let open = ask(&rig, 1, AT);
+    rig.unit.reset();
+    assert_eq!(open.try_recv(), Ok(PageResponse::Invalid));
+}
