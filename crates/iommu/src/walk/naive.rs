@@ -192,6 +192,11 @@ fn by_first(
             if !memory.pages.contains(&(here / 4096)) || memory.read_only.contains(&(here / 4096)) {
                 return Err(0x91);
             }
+            if memory.word(here) != Some(*entry) {
+                // The entry is on the path twice and has a mark since it was read: once more from
+                // the top. Each turn sets a bit, so this ends.
+                return by_first(stage, second, memory, at, access);
+            }
             memory.put(here, marked);
         }
     }
