@@ -18,30 +18,45 @@ pub struct Difference {
 impl Pattern {
     /// Writes the part of the pattern from `offset`, a multiple of eight, on.
     pub fn fill(self, offset: u64, into: &mut [u8]) {
-        for (index, bytes) in (offset / 8..).zip(into.chunks_mut(8)) {
-            let word = self.word(index).to_le_bytes();
-            bytes.copy_from_slice(&word[..bytes.len()]);
+        let (words, rest) = into.as_chunks_mut::<8>();
+        let mut next = offset / 8;
+        for word in words {
+            *word = self.word(next).to_le_bytes();
+            next += 1;
         }
+        let last = self.word(next).to_le_bytes();
+        rest.copy_from_slice(&last[..rest.len()]);
     }
 
     /// Compares with the part of the pattern from `offset`, a multiple of eight, on.
     #[must_use]
     pub fn difference(self, offset: u64, bytes: &[u8]) -> Option<Difference> {
-        for (index, bytes) in (offset / 8..).zip(bytes.chunks(8)) {
-            let word = self.word(index).to_le_bytes();
-            if bytes != &word[..bytes.len()] {
-                let wrong = bytes
-                    .iter()
-                    .zip(&word)
-                    .position(|(found, expected)| found != expected)?;
-                return Some(Difference {
-                    offset: index * 8 + wrong as u64,
-                    expected: word[wrong],
-                    found: bytes[wrong],
-                });
-            }
+        let first = offset / 8;
+        let (words, rest) = bytes.as_chunks::<8>();
+        let wrong = |found: &[u8], index: u64| {
+            let expected = self.word(index).to_le_bytes();
+            let at = found
+                .iter()
+                .zip(&expected)
+                .position(|(found, expected)| found != expected)?;
+            Some(Difference {
+                offset: index * 8 + at as u64,
+                expected: expected[at],
+                found: found[at],
+            })
+        };
+        // Whether there is a difference at all, without a branch for each word.
+        let differing = |words: &[[u8; 8]], first: u64| {
+            (first..).zip(words).fold(0, |bits, (index, word)| {
+                bits | (u64::from_le_bytes(*word) ^ self.word(index))
+            }) != 0
+        };
+        if differing(words, first) {
+            return (first..)
+                .zip(words)
+                .find_map(|(index, word)| wrong(word, index));
         }
-        None
+        wrong(rest, first + words.len() as u64)
     }
 
     fn word(self, index: u64) -> u64 {

@@ -280,6 +280,10 @@ fn r11_r16_every_wrong_pasid_of_an_own_function_faults_once() {
         assert_eq!(outcome.faulted + outcome.own, 5003, "{outcome:?}");
         let fault = outcome.first_faults.last().unwrap();
         assert_eq!((fault.bdf, fault.at), (OWN_DEVICE, SECRET_AT));
+        assert!(
+            all.bob.kernel().fault_events() > 0,
+            "faults come with their event"
+        );
     }
 }
 

@@ -49,7 +49,8 @@ pub struct SweepPlan {
     pub pasids: Range<u32>,
     /// Where the victim has its secret, in its own addresses; tried in turn.
     pub targets: Vec<Iova>,
-    /// What stands there: 1 to 4096 bytes, by which stolen bytes are known. An empty one is refused.
+    /// What stands there: 1 to 4096 bytes, by any eight of which stolen bytes are known. The tenant must have nothing of it
+    /// at the targets' addresses in its own processes.
     pub secret: Vec<u8>,
 }
 

@@ -16,7 +16,7 @@ use crate::{
     tenant::Tenant,
     wait::{LIMIT, Patience},
 };
-use palisade_units::{Bdf, GuestPasid, Iova};
+use palisade_units::{Bdf, GuestPasid, Iova, PAGE_BYTES};
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
@@ -48,8 +48,13 @@ impl Tenant {
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), DriverError> {
         let (accelerator, kernel) = self.accelerator_and_kernel(bdf)?;
-        let buffers = Buffers::new(kernel, plan.buffer_bytes, processes)?;
-        let done = buffers.rounds(accelerator, kernel, plan, outcome, progress);
+        let buffer_bytes = plan.buffer_bytes.max(1).next_multiple_of(PAGE_BYTES);
+        let plan = WorkloadPlan {
+            buffer_bytes,
+            ..*plan
+        };
+        let buffers = Buffers::new(kernel, buffer_bytes, processes)?;
+        let done = buffers.rounds(accelerator, kernel, &plan, outcome, progress);
         let released = buffers.release(kernel);
         done.and(released)
     }
@@ -117,56 +122,67 @@ impl Buffers {
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), DriverError> {
         let mut plain = PlainMemory::new(plan.buffer_bytes);
+        let steps = self.steps.len() as u64;
+        let longest = accelerator.max_transfer_bytes();
+        let chunks = |round| cut(plan.buffer_bytes, longest, round);
+        // The first round is verified and not counted: in it the host's pages come in, as those of the
+        // processor's own buffers have.
+        self.round(accelerator, kernel, plan, &chunks(0), 0, &mut |_| {})?;
         let mut round = 0;
         while outcome.copied_bytes < plan.copy_bytes {
-            let pattern = Pattern(plan.seed.wrapping_mul(0x1_0001).wrapping_add(round));
-            let chunks = cut(plan.buffer_bytes, accelerator.max_transfer_bytes(), round);
-            fill(kernel.guest(), &self.buffers[0], pattern)?;
+            round += 1;
+            let chunks = chunks(round);
             let before = outcome.copied_bytes;
             let mut tell = |bytes: u64| progress((before + bytes).min(plan.copy_bytes));
-            outcome.copying += if usize::from(accelerator.queues()) >= self.steps.len() {
-                run(
-                    accelerator,
-                    kernel,
-                    &self.steps,
-                    &chunks,
-                    plan.outstanding,
-                    &mut tell,
-                )?
-            } else {
-                let mut time = Duration::ZERO;
-                for (step, done) in self
-                    .steps
-                    .chunks(1)
-                    .zip((0..).map(|n| n * plan.buffer_bytes))
-                {
-                    let mut tell = |bytes: u64| tell(done + bytes);
-                    time += run(
-                        accelerator,
-                        kernel,
-                        step,
-                        &chunks,
-                        plan.outstanding,
-                        &mut tell,
-                    )?;
-                }
-                time
-            };
-            let steps = self.steps.len() as u64;
+            outcome.copying += self.round(accelerator, kernel, plan, &chunks, round, &mut tell)?;
             outcome.copied_bytes += steps * plan.buffer_bytes;
             outcome.descriptors += steps * chunks.len() as u64;
-            for (number, buffer) in self.buffers.iter().enumerate().skip(1) {
-                verify(kernel.guest(), buffer, pattern, || {
-                    format!("buffer {number}")
-                })?;
-            }
             for _ in 0..steps {
                 outcome.memcpy += plain.copy(&chunks);
                 outcome.memcpy_bytes += plan.buffer_bytes;
             }
-            round += 1;
         }
         Ok(())
+    }
+
+    /// A new pattern from the first buffer to the last, all of them compared; returns how long the copies took.
+    fn round(
+        &self,
+        accelerator: &mut Accelerator,
+        kernel: &mut Kernel,
+        plan: &WorkloadPlan,
+        chunks: &[Chunk],
+        number: u64,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Duration, DriverError> {
+        let pattern = Pattern(plan.seed.wrapping_mul(0x1_0001).wrapping_add(number));
+        fill(kernel.guest(), &self.buffers[0], pattern)?;
+        // With a queue for each process all steps go on at once; otherwise one after the other.
+        let together = if usize::from(accelerator.queues()) >= self.steps.len() {
+            self.steps.len()
+        } else {
+            1
+        };
+        let mut time = Duration::ZERO;
+        let mut done = 0;
+        for steps in self.steps.chunks(together.max(1)) {
+            let mut tell = |bytes: u64| progress(done + bytes);
+            time += run(
+                accelerator,
+                kernel,
+                steps,
+                chunks,
+                plan.outstanding,
+                &mut tell,
+            )?;
+            done += steps.len() as u64 * plan.buffer_bytes;
+        }
+        for (number, buffer) in self.buffers.iter().enumerate().skip(1) {
+            verify(kernel.guest(), buffer, pattern, || {
+                format!("buffer {number}")
+            })?;
+        }
+        Ok(time)
     }
 
     fn release(self, kernel: &mut Kernel) -> Result<(), DriverError> {

@@ -14,7 +14,7 @@ use std::time::Duration;
 pub struct WorkloadPlan {
     /// How much to copy at least, in bytes.
     pub copy_bytes: u64,
-    /// The length of each of the four buffers in bytes.
+    /// The length of each of the four buffers in bytes, rounded up to whole pages.
     pub buffer_bytes: u64,
     /// How many descriptors may be under way on a queue.
     pub outstanding: usize,
@@ -39,7 +39,7 @@ impl Default for WorkloadPlan {
 /// What was done. Every byte was verified, or there is no outcome but an error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WorkloadOutcome {
-    /// How much the accelerator copied in bytes.
+    /// How much the accelerator copied in bytes, without a first round that is verified but not counted.
     pub copied_bytes: u64,
     /// How long it took, from each first submission to each last completion.
     pub copying: Duration,
