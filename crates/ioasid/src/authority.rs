@@ -1,3 +1,4 @@
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use palisade_units::{GuestPasid, HostPasid, TenantId};
@@ -94,4 +95,14 @@ pub enum PasidState {
     Active,
     /// Freed while held: no new hold, and no reuse before the last one goes.
     FreePending,
+}
+
+impl fmt::Display for PasidState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Idle => "idle",
+            Self::Active => "active",
+            Self::FreePending => "free-pending",
+        })
+    }
 }

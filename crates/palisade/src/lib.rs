@@ -4,3 +4,7 @@
 //! nothing about PASIDs, tables or devices.
 
 pub mod config;
+pub mod control;
+pub mod demo;
+pub mod host;
+pub mod vm;

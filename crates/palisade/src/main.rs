@@ -1,3 +1,9 @@
-//! Share one accelerator between virtual machines, each guest process by its own addresses
+//! The program `palisade`.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -88,10 +88,10 @@ pub struct UnitConfig {
 /// What a function is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FunctionKind {
-    /// One queue of the parent, for this tenant alone; `None` takes the lowest free one.
-    DedicatedQueue(Option<u8>),
-    /// A share of a queue that several tenants submit to.
-    SharedQueue(u8),
+    /// One queue of the parent, for this function alone.
+    DedicatedQueue,
+    /// A share of a queue that several functions submit to.
+    SharedQueue,
     /// The parent itself.
     Exclusive,
 }

@@ -47,7 +47,6 @@ pub(super) struct Function {
     pub(super) parent: Spanned<String>,
     #[serde(rename = "type")]
     pub(super) kind: Spanned<String>,
-    pub(super) queue: Option<Spanned<i64>>,
     pub(super) uuid: Option<Spanned<String>>,
     pub(super) socket: Spanned<String>,
     pub(super) guest_bdf: Option<Spanned<String>>,

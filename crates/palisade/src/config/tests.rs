@@ -35,7 +35,6 @@ unit = { socket = "bob-unit.sock", virtual_commands = "off" }
 [[tenant.function]]
 parent = "dsa0"
 type = "shared-queue"
-queue = 7
 socket = "bob-0.sock"
 guest_bdf = "00:12.0"
 
@@ -68,7 +67,7 @@ fn a_whole_host_is_read() {
     assert_eq!(alice.functions[0].guest_bdf, Bdf::new(0, 0x11, 0));
     let bob = host.tenant("bob").unwrap();
     assert_eq!(bob.quota, 1000, "R29: the default quota");
-    assert_eq!(bob.functions[0].kind, FunctionKind::SharedQueue(7));
+    assert_eq!(bob.functions[0].kind, FunctionKind::SharedQueue);
     assert_eq!(bob.functions[1].guest_bdf, Bdf::new(0, 0x11, 0));
 }
 
@@ -94,7 +93,6 @@ fn bad_values_are_refused_with_their_line_and_what_is_allowed() {
             "sharing = \"whole\"",
             "\"mediated\" or \"exclusive\"",
         ),
-        ("queue = 7", "queue = 8", "0 to 7"),
         ("\"00:12.0\"", "\"01:12.0\"", "root bus"),
         (
             "type = \"shared-queue\"",
@@ -149,15 +147,13 @@ fn what_two_would_share_by_mistake_is_refused() {
 
 #[test]
 fn r68_a_dedicated_queue_has_one_owner() {
-    let text = GOOD.replacen(
-        "type = \"dedicated-queue\"",
-        "type = \"dedicated-queue\"\nqueue = 7",
-        1,
-    );
+    let text =
+        GOOD.replacen("queues = 8", "queues = 1", 1)
+            .replacen("shared-queue", "dedicated-queue", 1);
+    let error = parse(&text).unwrap_err();
     assert!(
-        parse(&text)
-            .unwrap_err()
-            .contains("queue 7 of parent \"dsa0\" is already taken")
+        error.contains("all 1 queues of parent \"dsa0\" are dedicated already"),
+        "{error}"
     );
 }
 
@@ -178,4 +174,11 @@ fn r20_an_exclusive_parent_has_one_tenant() {
 #[test]
 fn an_empty_file_says_what_is_missing() {
     assert!(parse("").unwrap_err().contains("[[parent]]"));
+}
+
+#[test]
+fn the_example_of_the_documentation_is_read() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/host.toml");
+    let host = HostConfig::load(&file).unwrap();
+    assert_eq!(host.tenants.len(), 2);
 }

@@ -28,7 +28,7 @@ struct Checker<'a> {
     text: &'a str,
     sockets: BTreeSet<PathBuf>,
     uuids: BTreeSet<Uuid>,
-    queues: BTreeMap<(String, u8), FunctionKind>,
+    dedicated: BTreeMap<String, u8>,
     exclusive: BTreeMap<String, String>,
 }
 
@@ -40,7 +40,7 @@ pub(super) fn host(file: &Path, text: &str, raw: raw::Host) -> Checked<HostConfi
         text,
         sockets: BTreeSet::new(),
         uuids: BTreeSet::new(),
-        queues: BTreeMap::new(),
+        dedicated: BTreeMap::new(),
         exclusive: BTreeMap::new(),
     };
     let control = raw.control.map(|path| checker.path(&path));
@@ -345,30 +345,11 @@ impl Checker<'_> {
         parent: &ParentConfig,
         raw: &raw::Function,
     ) -> Checked<FunctionKind> {
-        let queue = match &raw.queue {
-            None => None,
-            Some(value) => Some(self.small("queue", value, 0, parent.queues - 1)?),
-        };
-        let kind = match (raw.kind.get_ref().as_str(), queue) {
-            ("dedicated-queue", queue) => FunctionKind::DedicatedQueue(queue),
-            ("shared-queue", Some(queue)) => FunctionKind::SharedQueue(queue),
-            ("shared-queue", None) => {
-                return Err(self.wrong(
-                    &raw.kind,
-                    format!(
-                        "a shared-queue needs queue = 0 to {}: the one it shares",
-                        parent.queues - 1
-                    ),
-                ));
-            }
-            ("exclusive", None) => FunctionKind::Exclusive,
-            ("exclusive", Some(_)) => {
-                return Err(self.wrong(
-                    &raw.kind,
-                    "an exclusive function has all queues: leave queue out",
-                ));
-            }
-            (other, _) => {
+        let kind = match raw.kind.get_ref().as_str() {
+            "dedicated-queue" => FunctionKind::DedicatedQueue,
+            "shared-queue" => FunctionKind::SharedQueue,
+            "exclusive" => FunctionKind::Exclusive,
+            other => {
                 return Err(self.wrong(
                     &raw.kind,
                     format!(
@@ -388,7 +369,7 @@ impl Checker<'_> {
                 ));
             }
             (
-                FunctionKind::DedicatedQueue(_) | FunctionKind::SharedQueue(_),
+                FunctionKind::DedicatedQueue | FunctionKind::SharedQueue,
                 ParentSharing::Exclusive,
             ) => {
                 return Err(self.wrong(
@@ -414,21 +395,18 @@ impl Checker<'_> {
                 ),
             ));
         }
-        if let FunctionKind::DedicatedQueue(Some(queue)) | FunctionKind::SharedQueue(queue) = kind {
-            let slot = (parent.name.clone(), queue);
-            match self.queues.get(&slot) {
-                Some(FunctionKind::SharedQueue(_))
-                    if matches!(kind, FunctionKind::SharedQueue(_)) => {}
-                Some(_) => {
-                    return Err(self.wrong(
-                        &raw.kind,
-                        format!("queue {queue} of parent {:?} is already taken", parent.name),
-                    ));
-                }
-                None => {
-                    self.queues.insert(slot, kind);
-                }
+        if kind == FunctionKind::DedicatedQueue {
+            let taken = self.dedicated.entry(parent.name.clone()).or_default();
+            if *taken == parent.queues {
+                return Err(self.wrong(
+                    &raw.kind,
+                    format!(
+                        "all {} queues of parent {:?} are dedicated already",
+                        parent.queues, parent.name
+                    ),
+                ));
             }
+            *taken += 1;
         }
         Ok(kind)
     }

@@ -1,0 +1,169 @@
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::{Child, ExitCode},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use palisade_host::{
+    config::{HostConfig, TenantConfig},
+    host::Host,
+    vm::{self, Machine, Qemu, Served},
+};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The guest's kernel
+    #[arg(long, value_name = "FILE")]
+    kernel: PathBuf,
+    /// The guest's initial file system
+    #[arg(long, value_name = "FILE")]
+    initrd: PathBuf,
+    /// QEMU 10.1 or newer
+    #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64")]
+    qemu: PathBuf,
+    /// More kernel arguments, behind console=ttyS0 intel_iommu=on,sm_on
+    #[arg(
+        long,
+        value_name = "ARGUMENTS",
+        default_value = "setcpuid=movdir64b",
+        allow_hyphen_values = true
+    )]
+    append: String,
+    /// The guest's memory
+    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    memory: String,
+    /// QEMU's accelerator; under kvm the guest cannot write the portals with MOVDIR64B
+    #[arg(long, value_name = "NAME", default_value = "tcg")]
+    accel: String,
+    /// QEMU's CPU model; the guest's shared virtual addressing needs one with LA57
+    #[arg(long, value_name = "MODEL", default_value = "max")]
+    cpu: String,
+    /// Virtual CPUs
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    cpus: u8,
+    /// Accelerator functions that the guest gets, 1 to 8, each one queue of the shared parent
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8), conflicts_with = "config")]
+    functions: u8,
+    /// Attach to the sockets of a running `palisade serve` with this configuration instead
+    #[arg(long, value_name = "FILE", requires = "tenant")]
+    config: Option<PathBuf>,
+    /// The tenant in the configuration
+    #[arg(long, value_name = "NAME", requires = "config")]
+    tenant: Option<String>,
+    /// Passed on to QEMU
+    #[arg(last = true, value_name = "QEMU ARGUMENTS")]
+    arguments: Vec<OsString>,
+}
+
+/// A host for one machine, with one shared parent.
+fn own_config(folder: &Path, functions: u8) -> anyhow::Result<HostConfig> {
+    use std::fmt::Write as _;
+    let mut text = String::from(
+        "[[parent]]\nname = \"dsa0\"\nbdf = \"6a:01.0\"\n\n\
+         [[tenant]]\nname = \"vm\"\nunit = { socket = \"unit.sock\" }\n",
+    );
+    for index in 0..functions {
+        write!(
+            text,
+            "\n[[tenant.function]]\nparent = \"dsa0\"\ntype = \"dedicated-queue\"\nsocket = \"dsa{index}.sock\"\n"
+        )?;
+    }
+    Ok(HostConfig::parse(&folder.join("vm.toml"), &text)?)
+}
+
+fn served(tenant: &TenantConfig) -> (Served, Vec<Served>) {
+    let unit = Served {
+        bdf: tenant.unit.guest_bdf,
+        socket: tenant.unit.socket.clone(),
+    };
+    let functions = tenant
+        .functions
+        .iter()
+        .map(|f| Served {
+            bdf: f.guest_bdf,
+            socket: f.socket.clone(),
+        })
+        .collect();
+    (unit, functions)
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let qemu = Qemu::find(&arguments.qemu)?;
+    let machine = Machine {
+        kernel: arguments.kernel.clone(),
+        initrd: arguments.initrd.clone(),
+        append: arguments.append.clone(),
+        memory: arguments.memory.clone(),
+        accel: arguments.accel.clone(),
+        cpu: arguments.cpu.clone(),
+        cpus: arguments.cpus,
+        arguments: arguments.arguments.clone(),
+    };
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("watch for signals")?;
+    let work = tempfile::Builder::new().prefix("palisade-vm-").tempdir()?;
+    let (host, tenant) = match (&arguments.config, &arguments.tenant) {
+        (Some(file), Some(name)) => {
+            let config = HostConfig::load(file)?;
+            let tenant = config
+                .tenant(name)
+                .with_context(|| format!("{}: there is no tenant {name:?}", file.display()))?;
+            for socket in std::iter::once(&tenant.unit.socket)
+                .chain(tenant.functions.iter().map(|f| &f.socket))
+            {
+                ensure!(
+                    socket.exists(),
+                    "{}: nobody serves it: start `palisade serve --config {}` first",
+                    socket.display(),
+                    file.display()
+                );
+            }
+            (None, tenant.clone())
+        }
+        _ => {
+            let config = own_config(work.path(), arguments.functions)?;
+            let tenant = config
+                .tenants
+                .first()
+                .cloned()
+                .context("the machine has no tenant")?;
+            (
+                Some(Host::start(&config).context("start the host")?),
+                tenant,
+            )
+        }
+    };
+    let (unit, functions) = served(&tenant);
+    let mut guest = vm::start(&qemu, &machine, &unit, &functions, work.path())?;
+    let outcome = wait(&mut guest, &mut signals);
+    if let Some(host) = host {
+        host.stop();
+    }
+    outcome
+}
+
+/// Waits for the end of QEMU, or ends it on a signal.
+fn wait(guest: &mut Child, signals: &mut Signals) -> anyhow::Result<ExitCode> {
+    loop {
+        if let Some(status) = guest.try_wait()? {
+            tracing::info!(%status, "QEMU ended");
+            let code = status
+                .code()
+                .and_then(|c| u8::try_from(c).ok())
+                .unwrap_or(1);
+            return Ok(ExitCode::from(code));
+        }
+        if signals.pending().next().is_some() {
+            guest.kill()?;
+            guest.wait()?;
+            return Ok(ExitCode::FAILURE);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,150 @@
+//! One vfio-user socket: a client at a time.
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    os::unix::{
+        fs::{FileTypeExt, PermissionsExt},
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+};
+
+use super::stop::Stop;
+
+/// A socket with a thread that serves its clients one after the other.
+pub(crate) struct Listener {
+    path: PathBuf,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Listener {
+    /// Opens the socket for its owner alone and calls `serve` for each client until `stop`.
+    ///
+    /// # Errors
+    /// A path that is taken by anything but a socket that nobody serves, and those of the system.
+    pub(crate) fn open(
+        path: &Path,
+        name: &str,
+        stop: &Arc<Stop>,
+        mut serve: impl FnMut(UnixStream) + Send + 'static,
+    ) -> io::Result<Self> {
+        remove_stale(path)?;
+        let socket = UnixListener::bind(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        socket.set_nonblocking(true)?;
+        let stop = Arc::clone(stop);
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                while let Some(stream) = accept(&socket, &stop) {
+                    serve(stream);
+                }
+            })?;
+        Ok(Self {
+            path: path.to_owned(),
+            thread: Some(thread),
+        })
+    }
+
+    /// Waits for the thread; to be called when [`Stop`] has been rung.
+    pub(crate) fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            if thread.join().is_err() {
+                tracing::error!(path = %self.path.display(), "the thread of a socket panicked");
+            }
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// A socket file that nobody serves is what a killed host leaves behind.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let Ok(found) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
+    if !found.file_type().is_socket() {
+        return Err(io::Error::new(
+            ErrorKind::AlreadyExists,
+            "there is a file that is no socket",
+        ));
+    }
+    match UnixStream::connect(path) {
+        Err(e) if e.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(e) => Err(e),
+        Ok(_) => Err(io::Error::new(
+            ErrorKind::AddrInUse,
+            "another process serves it",
+        )),
+    }
+}
+
+/// The next client, or none when the host stops.
+fn accept(socket: &UnixListener, stop: &Stop) -> Option<UnixStream> {
+    loop {
+        let mut fds = [
+            PollFd::new(socket, PollFlags::IN),
+            PollFd::from_borrowed_fd(stop.fd(), PollFlags::IN),
+        ];
+        match poll(&mut fds, None) {
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(e) => {
+                tracing::error!("waiting for clients failed: {e}");
+                return None;
+            }
+        }
+        if !fds[1].revents().is_empty() {
+            return None;
+        }
+        match socket.accept() {
+            Ok((stream, _)) => return Some(stream),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(e) => {
+                // Out of descriptors, say: the client stays in the backlog.
+                tracing::warn!("a client could not be accepted: {e}");
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_in_the_way_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        fs::write(&path, "mine").unwrap();
+        let stop = Arc::new(Stop::new().unwrap());
+        let error = Listener::open(&path, "a", &stop, drop).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn a_socket_in_use_is_left_alone_and_a_stale_one_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        let stop = Arc::new(Stop::new().unwrap());
+        let other = UnixListener::bind(&path).unwrap();
+        let error = Listener::open(&path, "a", &stop, drop).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        drop(other);
+        let mut listener = Listener::open(&path, "a", &stop, drop).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        stop.ring();
+        listener.join();
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,212 @@
+//! A running host: the rooms below, with threads, sockets and processes around them.
+
+mod bell;
+mod engines;
+mod gate;
+mod listener;
+mod memory;
+mod messages;
+mod peer;
+mod source;
+mod stop;
+mod tenant;
+
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
+
+use palisade_ioasid::{Authority, IoasidError, Quota};
+use palisade_iommu::{Iommu, IommuError};
+use palisade_units::TenantId;
+
+use crate::{config::HostConfig, control};
+use engines::Engines;
+use listener::Listener;
+use source::{Sources, WireError};
+use stop::Stop;
+use tenant::Tenant;
+
+/// Why a host could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// A socket.
+    #[error("{}: cannot be served: {source}", path.display())]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A thread.
+    #[error("a thread could not be started: {0}")]
+    Thread(#[from] io::Error),
+    /// A quota.
+    #[error("tenant {tenant:?}: {source}")]
+    Quota {
+        /// The tenant.
+        tenant: String,
+        /// Why.
+        source: IoasidError,
+    },
+    /// A parent's function.
+    #[error("parent {parent:?}: {source}")]
+    Parent {
+        /// The parent.
+        parent: String,
+        /// Why.
+        source: IommuError,
+    },
+    /// A tenant's function.
+    #[error("tenant {tenant:?}, function {uuid}: {source}")]
+    Function {
+        /// The tenant.
+        tenant: String,
+        /// The function.
+        uuid: uuid::Uuid,
+        /// Why.
+        source: WireError,
+    },
+    /// The machine would not give what threads are stopped with.
+    #[error("an event descriptor: {0}")]
+    Event(rustix::io::Errno),
+}
+
+/// A running host. Dropping it stops it.
+pub struct Host {
+    shared: Arc<Shared>,
+    stop: Arc<Stop>,
+    listeners: Vec<Listener>,
+    engines: Vec<Engines>,
+}
+
+struct Shared {
+    authority: Authority,
+    tenants: Vec<Arc<Tenant>>,
+}
+
+impl Shared {
+    fn ledger(&self) -> control::Ledger {
+        let entries = self.authority.ledger();
+        control::Ledger {
+            outstanding: u32::try_from(entries.len()).unwrap_or(u32::MAX),
+            tenants: self.tenants.iter().map(|t| t.ledger(&entries)).collect(),
+        }
+    }
+}
+
+impl Host {
+    /// Starts everything that a configuration names; on return all sockets are open.
+    ///
+    /// # Errors
+    /// [`HostError`]; nothing is left behind then.
+    pub fn start(config: &HostConfig) -> Result<Self, HostError> {
+        let authority = Authority::new(&[]);
+        let iommu = Iommu::new();
+        let mut engines = Vec::new();
+        let mut parents = BTreeMap::new();
+        for parent in &config.parents {
+            let (wired, threads) = source::parent(&iommu, parent)?;
+            engines.push(threads);
+            parents.insert(parent.name.clone(), wired);
+        }
+        let sources = Sources::new(parents);
+        let mut tenants = Vec::new();
+        let mut functions = Vec::new();
+        for (number, tenant) in (1..).zip(&config.tenants) {
+            let set = authority
+                .create_set(TenantId::new(number), Quota::Exactly(tenant.quota))
+                .map_err(|source| HostError::Quota {
+                    tenant: tenant.name.clone(),
+                    source,
+                })?;
+            let running = Tenant::new(tenant, set);
+            for function in &tenant.functions {
+                let source = sources
+                    .add(function)
+                    .map_err(|source| HostError::Function {
+                        tenant: tenant.name.clone(),
+                        uuid: function.uuid,
+                        source,
+                    })?;
+                functions.push((Arc::clone(&running), function, source));
+            }
+            tenants.push(running);
+        }
+        let shared = Arc::new(Shared { authority, tenants });
+        let stop = Arc::new(Stop::new().map_err(HostError::Event)?);
+        let mut host = Self {
+            shared,
+            stop,
+            listeners: Vec::new(),
+            engines,
+        };
+        for (tenant, config) in host.shared.tenants.clone().into_iter().zip(&config.tenants) {
+            let name = format!("{}-unit", config.name);
+            host.listen(&config.unit.socket, &name, move |stream| {
+                tenant.serve_unit(stream)
+            })?;
+        }
+        for (tenant, config, source) in functions {
+            let guest_bdf = config.guest_bdf;
+            let name = format!("{guest_bdf}");
+            host.listen(&config.socket, &name, move |stream| {
+                tenant.serve_function(guest_bdf, &source, stream);
+            })?;
+        }
+        if let Some(path) = &config.control {
+            let shared = Arc::clone(&host.shared);
+            host.listen(path, "control", move |stream| {
+                if let Err(e) = control::answer(&stream, || shared.ledger()) {
+                    tracing::warn!("a question of the operator's: {e:#}");
+                }
+            })?;
+        }
+        Ok(host)
+    }
+
+    fn listen(
+        &mut self,
+        path: &std::path::Path,
+        name: &str,
+        serve: impl FnMut(std::os::unix::net::UnixStream) + Send + 'static,
+    ) -> Result<(), HostError> {
+        let listener =
+            Listener::open(path, name, &self.stop, serve).map_err(|source| HostError::Socket {
+                path: path.to_owned(),
+                source,
+            })?;
+        self.listeners.push(listener);
+        Ok(())
+    }
+
+    /// How many PASIDs are out.
+    #[must_use]
+    pub fn outstanding(&self) -> u32 {
+        self.shared.authority.outstanding()
+    }
+
+    /// Who holds which PASID.
+    #[must_use]
+    pub fn ledger(&self) -> control::Ledger {
+        self.shared.ledger()
+    }
+
+    /// Ends all connections, gives back what the tenants hold, and removes the sockets.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.stop.ring();
+        for tenant in &self.shared.tenants {
+            tenant.stop();
+        }
+        // A connection's end waits for work in flight: the engines stop after it.
+        for listener in &mut self.listeners {
+            listener.join();
+        }
+        for engines in &mut self.engines {
+            engines.stop();
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What a tenant's function is made of.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use palisade_iommu::{Iommu, PasidSupport};
+use palisade_mdev::{Assigned, MdevError, Parent, Registry, Shape, Slice, SliceType};
+use palisade_memory::GuestMemory;
+use palisade_units::Bdf;
+use palisade_vfio::Container;
+
+use super::{HostError, bell::Bell, engines::Engines};
+use crate::config::{FunctionConfig, FunctionKind, ParentConfig};
+
+/// PASIDs of parents are as wide as the bus allows: `PASID_BITS`.
+const PASID_WIDTH: PasidSupport = PasidSupport::Width(20);
+
+/// Builds a parent and starts its engines.
+pub(super) fn parent(
+    iommu: &Iommu,
+    config: &ParentConfig,
+) -> Result<(Arc<Parent>, Engines), HostError> {
+    let function = iommu
+        .add_function(config.bdf, PASID_WIDTH)
+        .map_err(|source| HostError::Parent {
+            parent: config.name.clone(),
+            source,
+        })?;
+    let shape = Shape {
+        queues: config.queues,
+        engines: config.engines,
+        ..Shape::default()
+    };
+    let bell = Arc::new(Bell::default());
+    let parent = Parent::new(&config.name, function, shape, Arc::clone(&bell) as _);
+    let engines = (0..config.engines).map(|_| parent.engine());
+    let engines = Engines::start(&config.name, bell, engines)?;
+    Ok((parent, engines))
+}
+
+/// The parents, and the slices that were made of them.
+pub(super) struct Sources {
+    parents: BTreeMap<String, Arc<Parent>>,
+    slices: Registry,
+}
+
+/// Where one function comes from.
+pub(crate) enum Source {
+    Slice(Arc<Slice>),
+    Exclusive(Arc<Parent>),
+}
+
+/// Why a function of the configuration cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The slice.
+    #[error(transparent)]
+    Slice(#[from] MdevError),
+    /// The parent.
+    #[error("there is no parent {0:?}")]
+    NoParent(String),
+}
+
+impl Sources {
+    pub(super) fn new(parents: BTreeMap<String, Arc<Parent>>) -> Self {
+        Self {
+            parents,
+            slices: Registry::new(),
+        }
+    }
+
+    pub(super) fn add(&self, config: &FunctionConfig) -> Result<Source, WireError> {
+        let parent = self
+            .parents
+            .get(&config.parent)
+            .ok_or_else(|| WireError::NoParent(config.parent.clone()))?;
+        let slice = |kind| self.slices.create(config.uuid, parent, kind);
+        Ok(match config.kind {
+            FunctionKind::DedicatedQueue => Source::Slice(slice(SliceType::DedicatedQueue)?),
+            FunctionKind::SharedQueue => Source::Slice(slice(SliceType::SharedQueue)?),
+            FunctionKind::Exclusive => Source::Exclusive(Arc::clone(parent)),
+        })
+    }
+}
+
+impl Source {
+    /// Gives the function to a tenant, until the result is dropped.
+    pub(crate) fn assign(
+        &self,
+        container: &Container,
+        guest_bdf: Bdf,
+        memory: GuestMemory,
+    ) -> Result<Assigned, MdevError> {
+        match self {
+            Self::Slice(slice) => slice.assign(container, guest_bdf, memory),
+            Self::Exclusive(parent) => parent.exclusive(container, guest_bdf, memory),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! One tenant: its PASIDs, its unit and its functions, served to one process.
+
+use std::{os::unix::net::UnixStream, sync::Arc};
+
+use palisade_ioasid::PasidSet;
+use palisade_memory::GuestMemory;
+use palisade_pci::Function;
+use palisade_units::Bdf;
+use palisade_vfio::Container;
+use palisade_vfio_user::{ClientMemory, Connection};
+use palisade_vtd::{Unit, UnitConfig, VcmdLayout};
+
+use super::{
+    gate::{Admission, Gate},
+    memory::Maps,
+    messages::Messages,
+    source::Source,
+};
+use crate::{
+    config::{TenantConfig, VirtualCommands},
+    control::{LedgerLine, LedgerTenant},
+};
+
+/// A tenant as the host sees it.
+pub(crate) struct Tenant {
+    name: String,
+    set: PasidSet,
+    container: Container,
+    gate: Arc<Gate>,
+    messages: Arc<Messages>,
+    unit: Arc<Unit>,
+    unit_memory: GuestMemory,
+}
+
+impl Tenant {
+    pub(crate) fn new(config: &TenantConfig, set: PasidSet) -> Arc<Self> {
+        let container = Container::new(set.clone());
+        let messages = Arc::new(Messages::default());
+        let unit_memory = GuestMemory::new();
+        let vcmd = match config.unit.virtual_commands {
+            VirtualCommands::Off => VcmdLayout::Off,
+            VirtualCommands::Current => VcmdLayout::Current,
+            VirtualCommands::Older => VcmdLayout::Older,
+        };
+        let unit = Unit::new(
+            UnitConfig { vcmd },
+            container.clone(),
+            unit_memory.clone(),
+            Arc::clone(&messages) as _,
+        );
+        let (name, all) = (config.name.clone(), container.clone());
+        let gate = Gate::new(
+            &config.name,
+            Box::new(move || {
+                all.close();
+                tracing::info!(tenant = name, "gone, and all it held is given back");
+            }),
+        );
+        Arc::new(Self {
+            name: config.name.clone(),
+            set,
+            container,
+            gate,
+            messages,
+            unit,
+            unit_memory,
+        })
+    }
+
+    /// Ends all connections.
+    pub(crate) fn stop(&self) {
+        self.gate.stop();
+    }
+
+    /// The tenant's part of the ledger.
+    pub(crate) fn ledger(&self, entries: &[palisade_ioasid::LedgerEntry]) -> LedgerTenant {
+        let own = entries.iter().filter(|e| e.tenant == self.set.tenant());
+        LedgerTenant {
+            name: self.name.clone(),
+            pid: self.gate.holder().map(|pid| pid.as_raw_nonzero().get()),
+            quota: self.set.quota(),
+            pasids: own
+                .map(|e| LedgerLine {
+                    pasid: e.pasid.get(),
+                    guest: e.guest.map(palisade_units::GuestPasid::get),
+                    references: e.references,
+                    state: e.state.to_string(),
+                })
+                .collect(),
+        }
+    }
+
+    fn admit(&self, what: &str, stream: &UnixStream) -> Option<Admission> {
+        match self.gate.admit(stream) {
+            Ok(admission) => {
+                tracing::info!(tenant = self.name, what, pid = %admission.pid(), "connected");
+                Some(admission)
+            }
+            Err(e) => {
+                tracing::warn!(tenant = self.name, what, "a connection is refused: {e}");
+                None
+            }
+        }
+    }
+
+    fn serve(&self, what: &str, connection: Connection) {
+        match connection.run() {
+            Ok(end) => tracing::info!(tenant = self.name, what, ?end, "disconnected"),
+            Err(e) => tracing::warn!(tenant = self.name, what, "the connection is ended: {e}"),
+        }
+    }
+
+    /// Serves the unit to one client, to its end.
+    pub(crate) fn serve_unit(&self, stream: UnixStream) {
+        let Some(admission) = self.admit("unit", &stream) else {
+            return;
+        };
+        let maps = Arc::new(Maps::of_unit(self.unit_memory.clone()));
+        let unit = Arc::clone(&self.unit) as Arc<dyn Function>;
+        match Connection::new(stream, unit, Arc::clone(&maps) as _) {
+            Ok(connection) => {
+                admission.registered(connection.peer());
+                self.serve("unit", connection);
+            }
+            Err(e) => tracing::warn!(tenant = self.name, "the unit cannot be served: {e}"),
+        }
+        self.unit.reset();
+        maps.unmap_all();
+    }
+
+    /// Serves a function to one client, to its end.
+    pub(crate) fn serve_function(&self, guest_bdf: Bdf, source: &Source, stream: UnixStream) {
+        let what = guest_bdf.to_string();
+        let Some(admission) = self.admit(&what, &stream) else {
+            return;
+        };
+        if let Err(e) = self.function(guest_bdf, &what, source, stream, &admission) {
+            tracing::warn!(
+                tenant = self.name,
+                what,
+                "the function cannot be served: {e:#}"
+            );
+        }
+    }
+
+    fn function(
+        &self,
+        guest_bdf: Bdf,
+        what: &str,
+        source: &Source,
+        stream: UnixStream,
+        admission: &Admission,
+    ) -> anyhow::Result<()> {
+        let assigned = Arc::new(source.assign(&self.container, guest_bdf, GuestMemory::new())?);
+        self.unit.attached(guest_bdf);
+        let function = assigned.function();
+        let maps = Arc::new(Maps::of_function(assigned));
+        let connection = Connection::new(stream, Arc::clone(&function), maps)?;
+        admission.registered(connection.peer());
+        let number = self.messages.add(function, connection.peer());
+        self.serve(what, connection);
+        self.messages.remove(number);
+        // With the connection went its maps, and with them the assignment: the device let go, its entries
+        // were drained, and then the memory was unmapped.
+        Ok(())
+    }
+}
