@@ -33,8 +33,9 @@ pub struct HostFault {
     pub reason: FaultReason,
 }
 
+/// The owner of a function, for faults that no entry says whose they are.
 #[derive(Clone)]
-struct DefaultSink {
+pub(crate) struct DefaultSink {
     sink: Arc<dyn Sink>,
     guest_bdf: Bdf,
     names: UnknownTags,
@@ -99,9 +100,9 @@ impl Faults {
         drop(old);
     }
 
-    pub(crate) fn forget_default_sink(&self) {
-        let old = locked(&self.default_sink).take();
-        drop(old);
+    /// Takes the default sink out, for the caller to drop where it holds no lock.
+    pub(crate) fn take_default_sink(&self) -> Option<DefaultSink> {
+        locked(&self.default_sink).take()
     }
 
     /// Who is told of faults of a tag that nothing is bound to.

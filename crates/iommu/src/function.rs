@@ -8,7 +8,7 @@ use crate::claim::{Claims, Released};
 use crate::entry::{Entry, User};
 use crate::epoch::{Generations, Slots};
 use crate::error::{TagName, locked};
-use crate::faults::Faults;
+use crate::faults::{DefaultSink, Faults};
 use crate::report::PageWaiter;
 use crate::requests::Requests;
 use crate::table::PasidTable;
@@ -65,6 +65,8 @@ struct Aftermath {
     /// Entries that were taken away: their holds go with them.
     entries: Vec<Arc<Entry>>,
     answers: Vec<(PageWaiter, PageResponse)>,
+    /// An owner that is no longer told of faults.
+    owner: Option<DefaultSink>,
 }
 
 impl Aftermath {
@@ -74,6 +76,7 @@ impl Aftermath {
             waiter(response);
         }
         drop(self.entries);
+        drop(self.owner);
     }
 }
 
@@ -101,7 +104,7 @@ impl Function {
         let mut claims = locked(&self.claims);
         if claims.next_release(tenant) == Released::LastOfTheTenant {
             if claims.sharing_for(tenant) == Some(Sharing::Exclusive) {
-                self.faults.forget_default_sink();
+                aftermath.owner = self.faults.take_default_sink();
             }
             self.remove_entries(&mut aftermath, |entry| entry.tenant() == tenant);
         }
