@@ -1,7 +1,7 @@
 //! A tenant as demos and tests have it: a guest with its unit and its accelerators.
 
 use crate::{
-    accelerator::Accelerator,
+    accelerator::{Accelerator, Devices},
     copy::{Completion, Copy, InFlight, Submitted},
     error::DriverError,
     guest::Guest,
@@ -97,6 +97,14 @@ impl Tenant {
         ))
     }
 
+    /// An accelerator at work, with the others beside it, and the kernel.
+    pub(crate) fn devices_and_kernel(
+        &mut self,
+        bdf: Bdf,
+    ) -> Result<(Devices<'_>, &mut Kernel), DriverError> {
+        Ok((Devices::new(&mut self.accelerators, bdf)?, &mut self.kernel))
+    }
+
     /// Who gives out this tenant's PASIDs.
     #[must_use]
     pub fn allocator(&self) -> AllocatorKind {
@@ -171,7 +179,7 @@ impl Tenant {
     /// # Errors
     /// [`DriverError::TimedOut`], [`DriverError::Command`] where no queue could be had for the process.
     pub fn copy(&mut self, bdf: Bdf, copy: Copy) -> Result<Completion, DriverError> {
-        let (accelerator, kernel) = self.accelerator_and_kernel(bdf)?;
+        let (accelerator, kernel) = &mut self.devices_and_kernel(bdf)?;
         let queue = accelerator.queue_for(copy.process, kernel)?;
         copy_on(accelerator, kernel, queue, copy)
     }
@@ -221,8 +229,8 @@ impl Tenant {
 }
 
 /// One copy on a queue that works for its process.
-pub(crate) fn copy_on(
-    accelerator: &mut Accelerator,
+fn copy_on(
+    accelerator: &mut Devices<'_>,
     kernel: &mut Kernel,
     queue: u8,
     copy: Copy,
@@ -246,7 +254,7 @@ pub(crate) fn copy_on(
             return Ok(completion);
         }
         if patience.is_resting() {
-            accelerator.take_events(kernel)?;
+            accelerator.take_all_events(kernel)?;
             kernel.serve()?;
         }
         patience.pause(|| flight.describe())?;

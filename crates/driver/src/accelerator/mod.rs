@@ -1,6 +1,9 @@
 //! The accelerator's driver: configuration, commands, queues, portals.
 
+mod devices;
 mod enable;
+
+pub(crate) use devices::Devices;
 
 use crate::{
     error::DriverError,

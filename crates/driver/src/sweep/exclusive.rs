@@ -2,7 +2,7 @@
 
 use super::{Loot, NO_PASID_ENTRY, SweepMode, SweepOutcome, SweepPlan, pasid};
 use crate::{
-    accelerator::{Accelerator, OnFault},
+    accelerator::{Accelerator, Devices, OnFault},
     error::DriverError,
     kernel::Kernel,
     unit::{FaultReport, Overflow},
@@ -15,7 +15,7 @@ use std::{collections::HashMap, ops::Range};
 const BANK: u8 = 16;
 
 pub(super) fn sweep(
-    accelerator: &mut Accelerator,
+    accelerator: &mut Devices<'_>,
     kernel: &mut Kernel,
     plan: &SweepPlan,
     loot: &Loot,
@@ -29,7 +29,7 @@ pub(super) fn sweep(
         let batch = next..plan.pasids.end.min(next.saturating_add(most));
         next = batch.end;
         let attempts = run(accelerator, loot, batch)?;
-        accelerator.take_events(kernel)?;
+        accelerator.take_all_events(kernel)?;
         let faults = kernel.take_faults()?;
         if faults.overflow == Overflow::Lost {
             tracing::warn!("faults were lost during a sweep: attempts cannot be accounted for");

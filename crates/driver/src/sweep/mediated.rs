@@ -2,7 +2,7 @@
 
 use super::{Loot, SweepMode, SweepOutcome, SweepPlan, pasid};
 use crate::{
-    accelerator::{Accelerator, OnFault},
+    accelerator::{Accelerator, Devices, OnFault},
     error::DriverError,
     kernel::Kernel,
 };
@@ -15,7 +15,7 @@ const BATCH: u32 = 1024;
 const QUEUE: u8 = 0;
 
 pub(super) fn sweep(
-    accelerator: &mut Accelerator,
+    accelerator: &mut Devices<'_>,
     kernel: &mut Kernel,
     plan: &SweepPlan,
     loot: &Loot,
@@ -39,7 +39,7 @@ pub(super) fn sweep(
             }
             None => batch.end,
         };
-        accelerator.take_events(kernel)?;
+        accelerator.take_all_events(kernel)?;
         progress(outcome.tried);
     }
     outcome.keep_faults(&kernel.take_faults()?.reports);

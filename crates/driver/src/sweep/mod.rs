@@ -112,7 +112,7 @@ impl Tenant {
         plan: &SweepPlan,
         progress: &mut dyn FnMut(u64),
     ) -> Result<SweepOutcome, DriverError> {
-        let (accelerator, kernel) = self.accelerator_and_kernel(bdf)?;
+        let (accelerator, kernel) = &mut self.devices_and_kernel(bdf)?;
         accelerator.disable_queues(kernel)?;
         // Faults of before are not this sweep's.
         kernel.take_faults()?;

@@ -5,7 +5,7 @@ use super::{
     chunks::{Chunk, cut},
 };
 use crate::{
-    accelerator::Accelerator,
+    accelerator::Devices,
     buffer::{Buffer, Layout},
     copy::{Copy, InFlight, MissingPage, Submitted},
     error::DriverError,
@@ -47,7 +47,7 @@ impl Tenant {
         outcome: &mut WorkloadOutcome,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), DriverError> {
-        let (accelerator, kernel) = self.accelerator_and_kernel(bdf)?;
+        let (accelerator, kernel) = &mut self.devices_and_kernel(bdf)?;
         let buffer_bytes = plan.buffer_bytes.max(1).next_multiple_of(PAGE_BYTES);
         let plan = WorkloadPlan {
             buffer_bytes,
@@ -115,7 +115,7 @@ impl Buffers {
 
     fn rounds(
         &self,
-        accelerator: &mut Accelerator,
+        accelerator: &mut Devices<'_>,
         kernel: &mut Kernel,
         plan: &WorkloadPlan,
         outcome: &mut WorkloadOutcome,
@@ -148,7 +148,7 @@ impl Buffers {
     /// A new pattern from the first buffer to the last, all of them compared; returns how long the copies took.
     fn round(
         &self,
-        accelerator: &mut Accelerator,
+        accelerator: &mut Devices<'_>,
         kernel: &mut Kernel,
         plan: &WorkloadPlan,
         chunks: &[Chunk],
@@ -200,7 +200,7 @@ impl Buffers {
 
 /// Takes every chunk through all steps, as many at a time as the queues hold; returns how long it took.
 fn run(
-    accelerator: &mut Accelerator,
+    accelerator: &mut Devices<'_>,
     kernel: &mut Kernel,
     steps: &[Step],
     chunks: &[Chunk],
@@ -260,7 +260,7 @@ fn run(
             patience.progressed();
         } else {
             if patience.is_resting() {
-                accelerator.take_events(kernel)?;
+                accelerator.take_all_events(kernel)?;
                 kernel.serve()?;
             }
             patience.pause(|| flight.describe())?;

@@ -2,7 +2,7 @@
 
 use super::{WorkloadOutcome, WorkloadPlan};
 use crate::{
-    accelerator::Accelerator,
+    accelerator::Devices,
     copy::{Copy, InFlight, MissingPage, Submitted},
     error::DriverError,
     kernel::Kernel,
@@ -38,7 +38,7 @@ impl Tenant {
             let pattern = Pattern(seed ^ plan.seed.rotate_left(32));
             let from = self.fresh_range(len_bytes);
             let to = self.fresh_range(len_bytes);
-            let (accelerator, kernel) = self.accelerator_and_kernel(bdf)?;
+            let (accelerator, kernel) = &mut self.devices_and_kernel(bdf)?;
             let (owner, _) = kernel.process_and_guest(process)?;
             owner.declare(from, len_bytes, Content::Pattern(pattern), Rights::ReadOnly)?;
             owner.declare(to, len_bytes, Content::Zeros, Rights::ReadWrite)?;
@@ -77,7 +77,7 @@ struct Range {
 }
 
 fn copy_range(
-    accelerator: &mut Accelerator,
+    accelerator: &mut Devices<'_>,
     kernel: &mut Kernel,
     range: Range,
 ) -> Result<(), DriverError> {
@@ -108,7 +108,7 @@ fn copy_range(
         if flight.is_empty() {
             return Ok(());
         }
-        accelerator.take_events(kernel)?;
+        accelerator.take_all_events(kernel)?;
         kernel.serve()?;
         let ended = flight.reap(kernel, |_, copy, completion| {
             if completion.status.is_success() {
