@@ -145,8 +145,8 @@ impl IommuError {
     }
 }
 
-/// Refused what was asked for because of a lock that a panic left behind would help nobody: the
-/// state under each lock is consistent between statements.
+/// Takes a lock, also after a panic of another holder: what the locks of this room guard is
+/// consistent between statements, and refusing every tenant would help none.
 pub(crate) fn locked<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex
         .lock()

@@ -5,6 +5,7 @@ mod caches;
 mod claims;
 mod faults;
 mod isolation;
+mod isolation_properties;
 mod page_requests;
 mod races;
 
