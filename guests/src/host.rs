@@ -57,6 +57,13 @@ struct CargoMessage {
     executable: Option<PathBuf>,
 }
 
+/// The program, told that its log goes to a file.
+fn palisade(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env("NO_COLOR", "1");
+    command
+}
+
 /// Whether a tenant's unit has virtual command registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum VirtualCommands {
@@ -192,7 +199,7 @@ impl Daemon {
         fs::create_dir_all(layout.logs())?;
         let log = layout.logs().join(format!("{scenario}.host"));
         let output = File::create(&log)?;
-        let process = Command::new(program)
+        let process = palisade(program)
             .arg("serve")
             .arg("--config")
             .arg(&configuration_file)
@@ -231,7 +238,7 @@ impl Daemon {
     /// Asks for the ledger.
     pub(crate) fn ledger(&self) -> anyhow::Result<Ledger> {
         let answer = command::run(
-            Command::new(&self.program)
+            palisade(&self.program)
                 .arg("ctl")
                 .arg("--socket")
                 .arg(self.folder.path().join("control.sock"))
@@ -262,7 +269,7 @@ impl Daemon {
 
     /// The command that starts a machine at the sockets of `tenant`.
     pub(crate) fn machine(&self, tenant: &str, boot: &Boot<'_>, console: &Console) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = palisade(&self.program);
         command
             .args(["vm", "--tenant", tenant, "--config"])
             .arg(self.folder.path().join("host.toml"));
@@ -315,7 +322,7 @@ pub(crate) struct Boot<'a> {
 impl Boot<'_> {
     /// The command that starts a machine with a host of its own.
     pub(crate) fn alone(&self, program: &Path, console: &Console) -> Command {
-        let mut command = Command::new(program);
+        let mut command = palisade(program);
         command.arg("vm");
         self.add_to(&mut command, console);
         command

@@ -91,10 +91,10 @@ impl Buffer {
         }
     }
 
-    /// Writes one word in each page, so that all of them are there.
+    /// Writes to each page, and changes nothing, so that all of them are there.
     pub fn touch(&self) {
         for word in self.words().iter().step_by(512) {
-            word.store(0, Ordering::Relaxed);
+            word.fetch_or(0, Ordering::Relaxed);
         }
     }
 

@@ -10,6 +10,7 @@
 pub mod bring_up;
 pub mod buffer;
 pub mod dsa;
+pub mod kernel_log;
 pub mod parameters;
 pub mod protocol;
 pub mod report;

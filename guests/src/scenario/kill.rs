@@ -26,7 +26,7 @@ const QUOTA: u32 = 100;
 const VICTIM_SECONDS: u64 = 600;
 
 /// The other copies for so long: the kill falls into it, and some work comes after.
-const OTHER_SECONDS: u64 = 25;
+const OTHER_SECONDS: u64 = 12;
 
 /// The victim starts again for so long, since its sockets must be usable again.
 const AGAIN_SECONDS: u64 = 3;

@@ -20,7 +20,8 @@ pub(super) const FUNCTIONS_WITH_SWEEP: usize = FUNCTIONS + 1;
 pub(super) const CHECKS: &[&str] = &["bring-up", "first", "second"];
 
 /// And with a sweep.
-pub(super) const CHECKS_WITH_SWEEP: &[&str] = &["bring-up", "first", "second", "sweep"];
+pub(super) const CHECKS_WITH_SWEEP: &[&str] =
+    &["bring-up", "first", "second", "sweep", "fault-names"];
 
 /// Whether the guest's root tries the PASIDs of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

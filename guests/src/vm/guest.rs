@@ -86,10 +86,7 @@ impl Guest {
                 continue;
             }
             if let Some(status) = self.poll()? {
-                // What it said last may still be on its way.
-                while let Some(line) = self.listener.next(TICK) {
-                    self.seen.push(line);
-                }
+                self.hear_the_rest();
                 ensure!(
                     enough(&self.seen),
                     "{} ended with {status} before {what}{}",
@@ -121,7 +118,7 @@ impl Guest {
     /// Waits until the scenario is over and the machine has switched itself off, and returns all it said.
     ///
     /// # Errors
-    /// It does not come to that in good time, or its process fails.
+    /// It does not come to that in good time, its process fails, or its kernel found something broken.
     pub fn finish(mut self, patience: Duration) -> anyhow::Result<Seen> {
         self.wait_for("end of the scenario", patience, Seen::is_done)?;
         let status = self.wait_for_end()?;
@@ -130,6 +127,14 @@ impl Guest {
             "{} said all it had to say, but ended with {status}{}",
             self.ports.name,
             self.last_words()
+        );
+        let console = fs::read(&self.ports.console)?;
+        let complaints = complaints(&String::from_utf8_lossy(&console));
+        ensure!(
+            complaints.is_empty(),
+            "{}: its kernel complains:\n    {}",
+            self.ports.name,
+            complaints.join("\n    ")
         );
         Ok(std::mem::take(&mut self.seen))
     }
@@ -145,7 +150,15 @@ impl Guest {
         kill_process(pid, Signal::KILL)
             .with_context(|| format!("cannot kill {}", self.ports.name))?;
         self.wait_for_end()?;
+        self.hear_the_rest();
         Ok(std::mem::take(&mut self.seen))
+    }
+
+    /// What it said last may still be on its way.
+    fn hear_the_rest(&mut self) {
+        while let Some(line) = self.listener.next(TICK) {
+            self.seen.push(line);
+        }
     }
 
     fn poll(&mut self) -> anyhow::Result<Option<ExitStatus>> {
@@ -211,6 +224,23 @@ impl Drop for Guest {
     }
 }
 
+/// What a kernel says when it finds itself or its hardware broken. What processes do wrong is not among it.
+fn complaints(console: &str) -> Vec<String> {
+    const WORDS: [&str; 6] = [
+        "WARNING:",
+        "BUG:",
+        "Call Trace",
+        "malfunction",
+        "Invalidation Time-out",
+        "Invalidation Queue Error",
+    ];
+    let lines = console.lines();
+    lines
+        .filter(|line| WORDS.iter().any(|word| line.contains(word)))
+        .map(|line| line.trim_end().to_owned())
+        .collect()
+}
+
 fn last_lines(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
@@ -234,6 +264,15 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         Guest::start(command, console).unwrap()
+    }
+
+    #[test]
+    fn a_kernels_complaints_are_found() {
+        let console = "[ 1.0] DMAR: [DMA Read PASID 0x2] Request device [0000:00:11.0]\r\n\
+                       [ 2.0] WARNING: CPU: 0 PID: 1 at drivers/iommu/intel/iommu.c:1\r\n";
+        let found = complaints(console);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].ends_with("iommu.c:1"));
     }
 
     #[test]

@@ -19,6 +19,15 @@ pub enum Side {
     Write,
 }
 
+/// What became of the page request for a page that was not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// There was none: the descriptor did not say that the device may block.
+    NotMade,
+    /// The kernel answered that there is no such page.
+    Refused,
+}
+
 /// How an operation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -26,6 +35,8 @@ pub enum Outcome {
     Success,
     /// A page was not there, or not for this kind of access.
     PageFault {
+        /// Whether the kernel was asked for it.
+        request: Request,
         /// Reading or writing.
         side: Side,
         /// Where, as the device tells it.
@@ -42,6 +53,7 @@ pub enum Outcome {
 
 const STATUS_SUCCESS: u8 = 1;
 const STATUS_PAGE_FAULT: u8 = 3;
+const STATUS_PAGE_REFUSED: u8 = 4;
 const STATUS_MASK: u8 = 0x7F;
 const STATUS_WRITE: u8 = 0x80;
 
@@ -66,7 +78,11 @@ impl CompletionRecord {
         match status & STATUS_MASK {
             0 => None,
             STATUS_SUCCESS => Some(Outcome::Success),
-            STATUS_PAGE_FAULT => Some(Outcome::PageFault {
+            fault @ (STATUS_PAGE_FAULT | STATUS_PAGE_REFUSED) => Some(Outcome::PageFault {
+                request: match fault {
+                    STATUS_PAGE_FAULT => Request::NotMade,
+                    _ => Request::Refused,
+                },
                 side: match status & STATUS_WRITE {
                     0 => Side::Read,
                     _ => Side::Write,
@@ -84,6 +100,7 @@ impl fmt::Display for Outcome {
         match self {
             Self::Success => f.write_str("success"),
             Self::PageFault {
+                request,
                 side,
                 at,
                 bytes_completed,
@@ -92,9 +109,13 @@ impl fmt::Display for Outcome {
                     Side::Read => "read",
                     Side::Write => "written",
                 };
+                let why = match request {
+                    Request::NotMade => "page fault",
+                    Request::Refused => "page request refused",
+                };
                 write!(
                     f,
-                    "page fault: {at:#x} cannot be {what}, after {bytes_completed} bytes"
+                    "{why}: {at:#x} cannot be {what}, after {bytes_completed} bytes"
                 )
             }
             Self::Error { status } => write!(f, "error status {status:#04x}"),
@@ -120,9 +141,19 @@ mod tests {
         assert_eq!(
             written(0x0000_1000_0000_0083, 0xABCD_0000),
             Some(Outcome::PageFault {
+                request: Request::NotMade,
                 side: Side::Write,
                 at: 0xABCD_0000,
                 bytes_completed: 0x1000
+            })
+        );
+        assert_eq!(
+            written(0x04, 0x1_0000),
+            Some(Outcome::PageFault {
+                request: Request::Refused,
+                side: Side::Read,
+                at: 0x1_0000,
+                bytes_completed: 0
             })
         );
         assert_eq!(written(0x1F, 0), Some(Outcome::Error { status: 0x1F }));

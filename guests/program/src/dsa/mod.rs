@@ -8,6 +8,6 @@ mod descriptor;
 mod queue;
 pub mod registers;
 
-pub use completion::{CompletionRecord, Outcome, Side};
+pub use completion::{CompletionRecord, Outcome, Request, Side};
 pub use descriptor::{Copy, Descriptor, OnFault};
 pub use queue::{Finished, TimedOut, WorkQueue};

@@ -4,7 +4,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::bring_up::bring_up;
 use crate::buffer::{Buffer, Pattern};
-use crate::dsa::{Copy, Descriptor, OnFault, Outcome, Side, WorkQueue};
+use crate::dsa::{Copy, Descriptor, OnFault, Outcome, Request, Side, WorkQueue};
 use crate::report::Report;
 use crate::scenario::pages::{self, PAGE_BYTES, PageSizes};
 
@@ -147,6 +147,7 @@ fn fault_without_blocking(queue: &WorkQueue) -> anyhow::Result<String> {
         on_fault: OnFault::Complete,
     };
     let Outcome::PageFault {
+        request: Request::NotMade,
         side: Side::Write,
         at,
         bytes_completed,

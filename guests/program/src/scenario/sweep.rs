@@ -11,16 +11,20 @@ use std::fs::OpenOptions;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use palisade_memory::DeviceWindow;
 
 use crate::bring_up::Accelerator;
 use crate::buffer::{Buffer, Pattern};
 use crate::dsa::registers as reg;
 use crate::dsa::{Copy, OnFault, Outcome, WorkQueue};
+use crate::kernel_log::KernelLog;
 use crate::report::Report;
 
 const REGISTERS_LEN_BYTES: usize = 64 << 10;
+
+/// In the first pages, which no process has; no other scenario of this boot faults there.
+const NOBODYS_ADDRESS: u64 = 0x1_0000;
 
 /// How long a command may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -84,7 +88,7 @@ enum Answer {
     Refused,
 }
 
-/// Sweeps. Notes `sweep-own` (the PASID of this process), `sweep-tried`, `sweep-refused` and `sweep-accepted`
+/// Sweeps, once the host says so. Notes `sweep-own` (the PASID of this process), `sweep-tried`, `sweep-refused` and `sweep-accepted`
 /// (a list).
 pub(super) fn run(
     accelerator: &Accelerator,
@@ -96,6 +100,7 @@ pub(super) fn run(
     let registers = Registers::map(accelerator)?;
     let own = registers.own_pasid()?;
     report.note("sweep-own", own);
+    report.wait_for_host()?;
     registers.disable()?;
     let (mut tried, mut refused) = (0_u32, 0_u32);
     let mut accepted = BTreeSet::new();
@@ -121,6 +126,7 @@ pub(super) fn run(
         "the own PASID {own} is not accepted again"
     );
     check_copy(&queue).context("after the sweep")?;
+    report.outcome("fault-names", check_names(&queue, accelerator, own));
     Ok(format!(
         "{tried} tried, {refused} refused, {} accepted",
         accepted.len()
@@ -143,6 +149,47 @@ fn check_copy(queue: &WorkQueue) -> anyhow::Result<()> {
         finished.outcome
     );
     destination.expect_pattern(0, Pattern(3), 0, LEN)
+}
+
+/// A fault of this process's own is told by the kernel with the guest's name of the function and with this
+/// process's PASID as the guest knows it, whatever the host calls them.
+fn check_names(queue: &WorkQueue, accelerator: &Accelerator, own: u32) -> anyhow::Result<String> {
+    let folder = accelerator.pci_folder()?;
+    let function = folder.file_name().context("the function has no name")?;
+    let mine = Buffer::filled(64, Pattern(5))?;
+    let mut log = KernelLog::open()?;
+    log.new_messages()?;
+    let finished = queue.copy(Copy {
+        from: NOBODYS_ADDRESS,
+        to: mine.address(0),
+        len_bytes: 64,
+        on_fault: OnFault::Complete,
+    })?;
+    ensure!(
+        finished.outcome != Outcome::Success,
+        "{NOBODYS_ADDRESS:#x} is said to have been read"
+    );
+    let wanted = [
+        format!("PASID {own:#x}]"),
+        format!("[{}]", function.display()),
+        format!("fault addr {NOBODYS_ADDRESS:#x} "),
+    ];
+    let deadline = Instant::now() + PATIENCE;
+    let mut seen = Vec::new();
+    while Instant::now() < deadline {
+        for message in log.new_messages()? {
+            if wanted.iter().all(|word| message.contains(word)) {
+                return Ok(message);
+            }
+            seen.push(message);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    bail!(
+        "the kernel does not tell of a fault with {}, but: {}",
+        wanted.join(", "),
+        seen.join("; ")
+    )
 }
 
 fn list(pasids: &BTreeSet<u32>) -> String {

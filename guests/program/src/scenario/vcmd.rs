@@ -4,13 +4,11 @@
 //! host has looked at its ledger; unloads it, which frees all; waits again; loads and unloads it
 //! once more, since freed PASIDs must be there to be had again.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
+use crate::kernel_log::KernelLog;
 use crate::report::Report;
 
 const MODULE: &str = "/lib/modules/palisade_vcmd.ko";
@@ -25,11 +23,8 @@ const NO_PASID_MESSAGE: &str = "No PASID available";
 /// What Linux logs when it takes PASIDs from the host from now on.
 const REGISTERED_MESSAGE: &str = "Register custom PASID allocator";
 
-/// `O_NONBLOCK`: reading the log ends where it ends.
-const NON_BLOCKING: i32 = 0o4000;
-
 pub(super) fn run(report: &Report) -> anyhow::Result<()> {
-    let mut log = Log::open()?;
+    let mut log = KernelLog::open()?;
     let boot = log.new_messages()?;
     match boot.iter().any(|m| m.contains(REGISTERED_MESSAGE)) {
         true => report.pass("allocator-registered", ""),
@@ -145,12 +140,12 @@ fn ours(message: &str) -> Option<&str> {
     message.strip_prefix(NAME)?.strip_prefix(": ")
 }
 
-fn load(log: &mut Log) -> anyhow::Result<Loaded> {
+fn load(log: &mut KernelLog) -> anyhow::Result<Loaded> {
     busybox(&["insmod", MODULE])?;
     Loaded::from_messages(&log.new_messages()?)
 }
 
-fn unload(log: &mut Log, count: usize) -> anyhow::Result<String> {
+fn unload(log: &mut KernelLog, count: usize) -> anyhow::Result<String> {
     busybox(&["rmmod", NAME])?;
     let messages = log.new_messages()?;
     let freed = messages
@@ -161,9 +156,13 @@ fn unload(log: &mut Log, count: usize) -> anyhow::Result<String> {
         freed == Some(count.to_string().as_str()),
         "{count} PASIDs were allocated, freed were {freed:?}"
     );
-    // A host that does not know a PASID that is freed answers with an error, which the kernel logs.
-    if let Some(complaint) = messages.iter().find(|m| m.contains("Invalid PASID")) {
-        bail!("the host refused to free a PASID: {complaint}");
+    // A PASID may not get as far as the host, or the host may answer with an error. Either is logged.
+    let complaints = ["Cannot free", "Invalid PASID", "Unexpected error"];
+    let complaint = messages
+        .iter()
+        .find(|message| complaints.iter().any(|text| message.contains(text)));
+    if let Some(complaint) = complaint {
+        bail!("a PASID could not be freed: {complaint}");
     }
     Ok(count.to_string())
 }
@@ -180,44 +179,6 @@ fn busybox(arguments: &[&str]) -> anyhow::Result<()> {
         String::from_utf8_lossy(&output.stderr).trim()
     );
     Ok(())
-}
-
-/// The kernel's log, read once each message.
-struct Log {
-    file: File,
-}
-
-impl Log {
-    fn open() -> anyhow::Result<Self> {
-        let file = std::fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(NON_BLOCKING)
-            .open("/dev/kmsg")
-            .context("cannot open the kernel's log")?;
-        Ok(Self { file })
-    }
-
-    fn new_messages(&mut self) -> anyhow::Result<Vec<String>> {
-        let mut messages = Vec::new();
-        let mut record = vec![0; 8192];
-        loop {
-            match self.file.read(&mut record) {
-                Ok(0) => return Ok(messages),
-                Ok(len) => {
-                    let text = String::from_utf8_lossy(&record[..len]);
-                    if let Some((_, message)) = text.split_once(';') {
-                        messages.extend(message.lines().next().map(str::to_owned));
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(messages),
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                    bail!("the kernel's log has overflowed: what happened is not known")
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error).context("cannot read the kernel's log"),
-            }
-        }
-    }
 }
 
 #[cfg(test)]
