@@ -78,6 +78,12 @@ impl Engine {
         }
     }
 
+    /// Forgets all translations. A thread that is about to sleep for long calls this, so that the engine
+    /// keeps no memory of a tenant mapped who is gone.
+    pub fn forget(&mut self) {
+        self.port.forget();
+    }
+
     /// Works on what was taken. Says on how many tasks.
     fn turn(&mut self, queue: usize, turn: Turn) -> u32 {
         let Turn {

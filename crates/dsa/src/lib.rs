@@ -35,3 +35,4 @@ pub use function::{Direct, DsaFunction, EntryPoint, PasidPolicy, PasidRefused, S
 pub use lane::SubmitError;
 pub use queue::Lane;
 pub use session::{Client, Identity, PasidUse, Rules, Session, Switch};
+pub use tally::Settled;

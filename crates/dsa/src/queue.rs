@@ -10,7 +10,7 @@ use crate::lane::{LaneShared, LaneState, ParkId, Parking, SubmitError, Which};
 use crate::lock::locked;
 use crate::session::{PasidUse, Session};
 use crate::spec::Descriptor;
-use crate::tally::Until;
+use crate::tally::{Settled, Until};
 use crate::task::{Blocked, Task};
 
 /// A work queue of the accelerator: the lanes of its clients, one unless it is shared, served in turn.
@@ -175,11 +175,10 @@ impl Lane {
     }
 
     /// Waits until nothing is left, or nothing but descriptors that wait for page responses; at most about
-    /// `patience`. Says whether nothing is left.
+    /// `patience`.
     #[must_use]
-    pub fn settle(&self, patience: Duration) -> bool {
-        self.shared.tally.wait(Until::IdleOrParked, Some(patience));
-        self.pending() == 0
+    pub fn settle(&self, patience: Duration) -> Settled {
+        self.shared.tally.settle(patience)
     }
 
     /// Calls back once when nothing is left.

@@ -9,7 +9,7 @@ use palisade_iommu::Privilege;
 use palisade_units::{GuestPasid, PasidTag};
 
 use crate::spec::{ErrorCode, SoftwareError, Status};
-use crate::tally::{Tally, Until};
+use crate::tally::{Settled, Tally};
 
 /// Whether something that the configuration or a capability may turn on is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,9 +152,8 @@ impl PasidUse {
     }
 
     /// As [`Lane::settle`](crate::Lane::settle), for the work of the one PASID.
-    pub(crate) fn settle(&self, patience: Duration) -> bool {
-        self.tally.wait(Until::IdleOrParked, Some(patience));
-        self.tally.pending() == 0
+    pub(crate) fn settle(&self, patience: Duration) -> Settled {
+        self.tally.settle(patience)
     }
 
     pub(crate) fn is_aborted(&self) -> bool {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::lock::locked;
 
 /// How often a waiter looks before it sleeps: about 20 µs.
-const SPINS: u32 = 400;
+const SPINS: u32 = 1000;
 
 #[repr(align(128))]
 #[derive(Default)]
@@ -24,6 +24,17 @@ pub(crate) enum Until {
     Idle,
     /// Nothing is left but what waits for page responses.
     IdleOrParked,
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// Nothing is left.
+    Idle,
+    /// Descriptors are left that wait for page responses.
+    Parked,
+    /// Engines are not done yet.
+    Busy,
 }
 
 type Callback = Box<dyn FnOnce() + Send>;
@@ -125,6 +136,18 @@ impl Tally {
         watchers.sleeping -= 1;
         self.update_watched(&watchers);
         reached
+    }
+
+    /// Waits until nothing is left but what is parked, for at most about `patience`.
+    pub(crate) fn settle(&self, patience: Duration) -> Settled {
+        let settled = self.wait(Until::IdleOrParked, Some(patience));
+        if self.reached(Until::Idle) {
+            Settled::Idle
+        } else if settled {
+            Settled::Parked
+        } else {
+            Settled::Busy
+        }
     }
 
     fn sleep<'a>(

@@ -11,11 +11,12 @@ use super::{DsaFunction, EntryPoint, PasidPolicy};
 use crate::lock::locked;
 use crate::session::Rules;
 use crate::spec::{Command, CommandError, CommandStatus, DeviceState, QueueConfig};
-use crate::{Client, Session, Switch};
+use crate::{Client, Session, Settled, Switch};
 
 /// How long a command may hold up the write that gave it, while engines work off what was queued. What
-/// takes longer goes on beside, as all that waits for page responses does.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// takes longer goes on beside, as all that waits for page responses does. Less than what VMMs allow a
+/// message to take.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How a command went.
 enum Outcome {
@@ -239,13 +240,23 @@ impl<P: PasidPolicy> DsaFunction<P> {
 
     fn drain(&self, state: &mut State, work: Work, after: After, interrupt: Switch) {
         let lanes = || bits(work.queues).filter_map(|index| self.lanes.get(index));
-        let mut left = lanes().filter(|lane| !lane.settle(PATIENCE)).count();
-        left += work
-            .uses
-            .iter()
-            .filter(|used| !used.settle(PATIENCE))
-            .count();
-        if left == 0 {
+        // Whoever is still busy when patience ends leaves none for the rest.
+        let mut patience = PATIENCE;
+        let mut is_idle = |settle: &dyn Fn(Duration) -> Settled| {
+            let settled = settle(patience);
+            if settled == Settled::Busy {
+                patience = Duration::ZERO;
+            }
+            settled == Settled::Idle
+        };
+        let mut idle = true;
+        for lane in lanes() {
+            idle &= is_idle(&|patience| lane.settle(patience));
+        }
+        for used in &work.uses {
+            idle &= is_idle(&|patience| used.settle(patience));
+        }
+        if idle {
             self.after(state, after);
             self.complete(state, CommandError::SUCCESS, interrupt);
             return;

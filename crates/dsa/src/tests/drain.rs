@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use palisade_iommu::PageResponse;
@@ -8,7 +8,7 @@ use super::{BLOCK, Dedicated, RULES, record, session};
 use crate::lock::locked;
 use crate::spec::{Descriptor, Status};
 use crate::testing::{Host, run};
-use crate::{PasidUse, SubmitError};
+use crate::{PasidUse, Settled, SubmitError};
 
 const FROM: u64 = 0x10_0000;
 const TO: u64 = 0x20_0000;
@@ -34,17 +34,18 @@ fn r72_a_drain_waits_for_queued_and_parked_work() {
     queue.lane.when_idle(move || {
         seen.fetch_add(1, Ordering::SeqCst);
     });
-    assert!(!queue.lane.settle(Duration::ZERO), "it is queued");
+    assert_eq!(queue.lane.settle(Duration::ZERO), Settled::Busy);
     run(&mut engine);
-    assert!(
-        !queue.lane.settle(Duration::MAX),
-        "it is parked: no waiting for that"
+    assert_eq!(
+        queue.lane.settle(Duration::MAX),
+        Settled::Parked,
+        "no waiting for that"
     );
     assert_eq!(idle.load(Ordering::SeqCst), 0);
     process.map(TO, TO, 1);
     host.answer(PageResponse::Success);
     run(&mut engine);
-    assert!(queue.lane.settle(Duration::MAX));
+    assert_eq!(queue.lane.settle(Duration::MAX), Settled::Idle);
     assert_eq!(idle.load(Ordering::SeqCst), 1);
 }
 
@@ -215,4 +216,49 @@ fn the_bell_rings_when_there_is_something_new_to_do() {
     run(&mut host.engine());
     queue.submit(Descriptor::no_op());
     assert_eq!(rings(), 2);
+}
+
+#[test]
+fn r65_aborts_race_with_engines_and_answers_and_nothing_hangs_or_comes_back() {
+    let host = Host::new();
+    let process = host.process(5);
+    process.map(FROM, FROM, 1);
+    let queue = Dedicated::open(&host, 0, 5);
+    let stop = AtomicBool::new(false);
+    let running = || !stop.load(Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let mut engine = host.engine();
+            scope.spawn(move || {
+                while running() {
+                    engine.run(4);
+                }
+            });
+        }
+        scope.spawn(|| {
+            while running() {
+                let requests = std::mem::take(&mut *locked(&host.unit.requests));
+                for (i, request) in requests.into_iter().enumerate() {
+                    let responses = [PageResponse::Success, PageResponse::Invalid];
+                    host.respond(5, request.group, responses[i % 2]);
+                }
+            }
+        });
+        for round in 0..300_u64 {
+            for page in 0..round % 20 {
+                let missing = TO + page % 12 * 4096;
+                queue.submit(Descriptor::memory_move(FROM, missing, 8).with_flags(BLOCK));
+            }
+            if round % 3 == 0 {
+                std::thread::yield_now();
+            }
+            queue.lane.abort();
+            assert_eq!(queue.lane.pending(), 0);
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
+    host.answer(PageResponse::Success);
+    run(&mut host.engine());
+    assert_eq!(queue.lane.settle(Duration::ZERO), Settled::Idle);
+    assert_eq!(host.function.outstanding_page_requests(), 0);
 }
