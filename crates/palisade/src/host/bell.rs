@@ -21,6 +21,7 @@ pub(crate) struct Bell {
     rings: AtomicU64,
     sleeping: AtomicU32,
     stopped: AtomicBool,
+    departures: AtomicU64,
     lock: Mutex<()>,
     wake: Condvar,
 }
@@ -57,6 +58,17 @@ impl Bell {
             let _guard = self.wake.wait_timeout(guard, LONGEST_SLEEP);
         }
         self.sleeping.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// A tenant is gone: what engines remember of its memory has to go too.
+    pub(crate) fn departed(&self) {
+        self.departures.fetch_add(1, Ordering::SeqCst);
+        self.ring();
+    }
+
+    /// How many tenants have gone.
+    pub(crate) fn departures(&self) -> u64 {
+        self.departures.load(Ordering::SeqCst)
     }
 
     /// Ends the engines.

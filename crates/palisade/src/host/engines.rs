@@ -42,6 +42,11 @@ impl Engines {
         Ok(started)
     }
 
+    /// The bell at which they wait.
+    pub(crate) fn bell(&self) -> Arc<Bell> {
+        Arc::clone(&self.bell)
+    }
+
     pub(crate) fn stop(&mut self) {
         self.bell.stop();
         for thread in self.threads.drain(..) {
@@ -59,8 +64,15 @@ impl Drop for Engines {
 }
 
 fn work(mut engine: Engine, bell: &Bell) {
+    let mut departures = bell.departures();
     while !bell.stopped() {
         let seen = bell.rings();
+        // Cached translations of a tenant that is gone lead nowhere, but they keep its memory mapped.
+        let departed = bell.departures();
+        if departed != departures {
+            departures = departed;
+            engine.forget();
+        }
         if matches!(engine.run(BUDGET), Progress::Idle) {
             bell.wait(seen);
         }

@@ -108,6 +108,7 @@ impl Host {
             parents.insert(parent.name.clone(), wired);
         }
         let sources = Sources::new(parents);
+        let bells: Vec<_> = engines.iter().map(Engines::bell).collect();
         let mut tenants = Vec::new();
         let mut functions = Vec::new();
         for (number, tenant) in (1..).zip(&config.tenants) {
@@ -117,7 +118,9 @@ impl Host {
                     tenant: tenant.name.clone(),
                     source,
                 })?;
-            let running = Tenant::new(tenant, set);
+            let bells = bells.clone();
+            let departed = Box::new(move || bells.iter().for_each(|bell| bell.departed()));
+            let running = Tenant::new(tenant, set, departed);
             for function in &tenant.functions {
                 let source = sources
                     .add(function)

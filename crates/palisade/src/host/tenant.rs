@@ -33,7 +33,12 @@ pub(crate) struct Tenant {
 }
 
 impl Tenant {
-    pub(crate) fn new(config: &TenantConfig, set: PasidSet) -> Arc<Self> {
+    /// `departed` is called when a process that was the tenant is gone and holds nothing any more.
+    pub(crate) fn new(
+        config: &TenantConfig,
+        set: PasidSet,
+        departed: Box<dyn Fn() + Send + Sync>,
+    ) -> Arc<Self> {
         let container = Container::new(set.clone());
         let messages = Arc::new(Messages::default());
         let unit_memory = GuestMemory::new();
@@ -53,6 +58,7 @@ impl Tenant {
             &config.name,
             Box::new(move || {
                 all.close();
+                departed();
                 tracing::info!(tenant = name, "gone, and all it held is given back");
             }),
         );

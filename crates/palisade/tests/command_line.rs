@@ -1,0 +1,98 @@
+//! What a user meets before anything runs.
+
+use std::{fs, process::Command};
+
+fn palisade() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_palisade"))
+}
+
+/// What a command that has to fail says on standard error.
+fn complaint(command: &mut Command) -> String {
+    let said = command.output().unwrap();
+    assert!(!said.status.success());
+    String::from_utf8(said.stderr).unwrap()
+}
+
+#[test]
+fn a_bad_configuration_is_refused_with_file_and_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("host.toml");
+    fs::write(
+        &file,
+        "[[parent]]\nname = \"dsa0\"\nbdf = \"6a:01.0\"\nqueues = 99\n",
+    )
+    .unwrap();
+    let said = complaint(palisade().arg("serve").arg("--config").arg(&file));
+    assert!(
+        said.contains(&format!(
+            "{}:4: queues = 99: 1 to 8 is allowed",
+            file.display()
+        )),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_machine_without_qemu_is_told_what_to_install() {
+    let said = complaint(palisade().args([
+        "vm",
+        "--kernel",
+        "bzImage",
+        "--initrd",
+        "initrd",
+        "--qemu",
+        "/nowhere/qemu",
+    ]));
+    assert!(said.contains("10.1") && said.contains("--qemu"), "{said}");
+}
+
+#[test]
+fn a_question_without_a_host_is_told_so() {
+    let said = complaint(palisade().args(["ctl", "ledger", "--socket", "/nowhere/control.sock"]));
+    assert!(said.contains("no host answers"), "{said}");
+}
+
+#[test]
+fn dmar_writes_a_table_whose_sum_is_zero() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |format: &str| {
+        let file = folder.path().join(format);
+        let status = palisade()
+            .args([
+                "dmar",
+                "--base",
+                "0xfebf1000",
+                "--function",
+                "00:11.0",
+                "--format",
+                format,
+            ])
+            .arg("--output")
+            .arg(&file)
+            .status()
+            .unwrap();
+        assert!(status.success());
+        fs::read(file).unwrap()
+    };
+    let table = write("table");
+    assert_eq!(&table[..4], b"DMAR");
+    assert_eq!(
+        table.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)),
+        0
+    );
+    assert_eq!(write("body"), table[36..]);
+}
+
+#[test]
+fn dmar_refuses_an_address_that_is_none() {
+    let said = complaint(palisade().args([
+        "dmar",
+        "--base",
+        "febf1000",
+        "--function",
+        "00:11.0",
+        "--output",
+        "dmar.bin",
+    ]));
+    assert!(said.contains("0xfebf1000"), "{said}");
+}

@@ -1,0 +1,206 @@
+//! A daemon for tests: started from a configuration, ended by process id.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use palisade_host::control::{self, Ledger};
+use palisade_units::Bdf;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+/// Nothing here takes that long; it only keeps a failure from hanging.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Two tenants with two slices each of one parent; bob has a second parent to himself.
+const CONFIG: &str = r#"
+control = "control.sock"
+[[parent]]
+name = "dsa0"
+bdf = "6a:01.0"
+[[parent]]
+name = "dsa1"
+bdf = "6f:01.0"
+sharing = "exclusive"
+[[tenant]]
+name = "alice"
+quota = 10
+unit = { socket = "alice-unit.sock" }
+[[tenant.function]]
+parent = "dsa0"
+type = "dedicated-queue"
+socket = "alice-0.sock"
+[[tenant.function]]
+parent = "dsa0"
+type = "dedicated-queue"
+socket = "alice-1.sock"
+[[tenant]]
+name = "bob"
+quota = 10
+unit = { socket = "bob-unit.sock" }
+[[tenant.function]]
+parent = "dsa0"
+type = "dedicated-queue"
+socket = "bob-0.sock"
+[[tenant.function]]
+parent = "dsa1"
+type = "exclusive"
+socket = "bob-1.sock"
+"#;
+
+/// The place of a tenant's first function.
+pub const FIRST: Bdf = Bdf::new(0, 0x11, 0);
+
+pub fn palisade() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_palisade"))
+}
+
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits for the end of a process.
+pub fn ended(child: &mut Child) -> ExitStatus {
+    let mut status = None;
+    wait_until("the process ends", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap()
+}
+
+pub struct Daemon {
+    folder: tempfile::TempDir,
+    process: Child,
+}
+
+impl Daemon {
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("host.toml");
+        fs::write(&file, CONFIG).unwrap();
+        let process = palisade()
+            .arg("serve")
+            .arg("--config")
+            .arg(&file)
+            .spawn()
+            .unwrap();
+        let daemon = Self { folder, process };
+        // The control socket is opened last.
+        wait_until("the daemon serves", || daemon.socket("control").exists());
+        daemon
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn socket(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.sock"))
+    }
+
+    pub fn ledger(&self) -> Ledger {
+        control::ask_ledger(&self.socket("control")).unwrap()
+    }
+
+    /// Waits until a tenant has gone and everything it had was given back.
+    pub fn wait_for_end_of(&self, tenant: &str) {
+        wait_until("the tenant is cleared away", || {
+            let ledger = self.ledger();
+            let tenant = ledger.tenants.iter().find(|t| t.name == tenant).unwrap();
+            tenant.pid.is_none() && tenant.pasids.is_empty()
+        });
+    }
+
+    /// Asks the daemon to end, and waits for it.
+    pub fn end(&mut self) -> ExitStatus {
+        let pid = Pid::from_child(&self.process);
+        kill_process(pid, Signal::TERM).unwrap();
+        ended(&mut self.process)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A tenant in a process of its own, copying on the first function.
+pub struct TenantProcess {
+    process: Child,
+    input: ChildStdin,
+    events: mpsc::Receiver<Value>,
+}
+
+impl TenantProcess {
+    pub fn start(daemon: &Daemon, tenant: &str, copy_bytes: u64) -> Self {
+        let mut process = palisade()
+            .arg("demo-tenant")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = process.stdin.take().unwrap();
+        let order = json!({
+            "name": tenant,
+            "unit_socket": daemon.socket(&format!("{tenant}-unit")),
+            "mediated": { "bdf": FIRST.to_string(), "socket": daemon.socket(&format!("{tenant}-0")) },
+            "exclusive": null,
+            "copy_bytes": copy_bytes,
+            "seed": 1,
+        });
+        writeln!(input, "{order}").unwrap();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        let (sender, events) = mpsc::channel();
+        thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if sender.send(serde_json::from_str(&line).unwrap()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            process,
+            input,
+            events,
+        }
+    }
+
+    /// The next event of a kind; another kind than progress on the way there is a failure.
+    pub fn wait_for(&self, kind: &str) -> Value {
+        loop {
+            let event = self.events.recv_timeout(PATIENCE).unwrap();
+            if event["event"] == kind {
+                return event;
+            }
+            assert_eq!(event["event"], "progress", "{event}");
+        }
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    pub fn finish(mut self) {
+        writeln!(self.input, "{}", json!({ "do": "finish" })).unwrap();
+        assert!(ended(&mut self.process).success());
+    }
+}

@@ -1,0 +1,156 @@
+//! `palisade serve` with real processes at its sockets.
+
+mod host;
+
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+};
+
+use host::{Daemon, FIRST, PATIENCE, TenantProcess, palisade};
+use palisade_driver::{Copy, FunctionAddress, MissingPage, Tenant};
+use palisade_units::Iova;
+use palisade_vfio_user::Client;
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn sigterm_ends_it_cleanly_with_a_tenant_at_work() {
+    let mut daemon = Daemon::start();
+    let alice = TenantProcess::start(&daemon, "alice", 1 << 40);
+    alice.wait_for("progress");
+    assert!(daemon.end().success());
+    let left: Vec<_> = fs::read_dir(daemon.folder())
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["host.toml"], "its sockets are gone");
+    alice.kill();
+}
+
+#[test]
+fn r33_a_tenant_that_is_killed_at_work_gives_everything_back() {
+    let daemon = Daemon::start();
+    assert_eq!(daemon.ledger().outstanding, 0);
+    let bob = TenantProcess::start(&daemon, "bob", 64 * MIB);
+    let alice = TenantProcess::start(&daemon, "alice", 1 << 40);
+    alice.wait_for("progress");
+    assert!(daemon.ledger().outstanding > 0);
+    alice.kill();
+    daemon.wait_for_end_of("alice");
+    // Bob went on, and another process may be alice now.
+    assert_eq!(bob.wait_for("copied")["verified"], true);
+    let alice = TenantProcess::start(&daemon, "alice", 8 * MIB);
+    assert_eq!(alice.wait_for("copied")["verified"], true);
+    alice.finish();
+    bob.finish();
+    daemon.wait_for_end_of("alice");
+    daemon.wait_for_end_of("bob");
+    assert_eq!(daemon.ledger().outstanding, 0);
+}
+
+#[test]
+fn a_tenant_is_one_process() {
+    let daemon = Daemon::start();
+    let alice = TenantProcess::start(&daemon, "alice", 8 * MIB);
+    alice.wait_for("copied");
+    // Her second function is free, but this is another process.
+    assert!(Client::connect(daemon.socket("alice-1")).is_err());
+    alice.finish();
+    daemon.wait_for_end_of("alice");
+    assert!(Client::connect(daemon.socket("alice-1")).is_ok());
+}
+
+#[test]
+fn garbage_costs_its_sender_the_connection_and_nobody_else_anything() {
+    let daemon = Daemon::start();
+    let alice = TenantProcess::start(&daemon, "alice", 64 * MIB);
+    for garbage in [&[0xff; 64][..], &[0; 16], &b"GET / HTTP/1.1\r\n\r\n"[..]] {
+        let mut stream = UnixStream::connect(daemon.socket("bob-0")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(garbage).unwrap();
+        // An error is reported or not; then the connection ends.
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    // Half a frame, and then nothing any more.
+    UnixStream::connect(daemon.socket("bob-unit"))
+        .unwrap()
+        .write_all(&[1, 0, 1])
+        .unwrap();
+    assert_eq!(alice.wait_for("copied")["verified"], true);
+    alice.finish();
+    let bob = TenantProcess::start(&daemon, "bob", 8 * MIB);
+    assert_eq!(bob.wait_for("copied")["verified"], true);
+    bob.finish();
+}
+
+#[test]
+fn memory_that_vanishes_costs_its_tenant_the_access_and_the_host_nothing() {
+    let daemon = Daemon::start();
+    let functions = [FunctionAddress {
+        bdf: FIRST,
+        socket: daemon.socket("bob-0"),
+    }];
+    let mut bob = Tenant::connect(&daemon.socket("bob-unit"), &functions, 64 * MIB).unwrap();
+    let process = bob.start_process().unwrap();
+    let (from, to) = (Iova::new(0x5000_0000_0000), Iova::new(0x5000_0010_0000));
+    bob.plant(process, from, &[7; 4096]).unwrap();
+    bob.plant(process, to, &[0; 4096]).unwrap();
+    let copy = Copy {
+        process,
+        from,
+        to,
+        len_bytes: 4096,
+        missing: MissingPage::End,
+    };
+    bob.copy(FIRST, copy).unwrap();
+    let backing = bob.kernel().guest().backing();
+    rustix::fs::ftruncate(&backing.fd, 0).unwrap();
+    // Its tables, queues and records are gone with its memory.
+    assert!(bob.copy(FIRST, copy).is_err());
+    let alice = TenantProcess::start(&daemon, "alice", 8 * MIB);
+    assert_eq!(alice.wait_for("copied")["verified"], true);
+    alice.finish();
+    drop(bob);
+    daemon.wait_for_end_of("bob");
+    assert_eq!(daemon.ledger().outstanding, 0);
+}
+
+#[test]
+fn r9_the_ledger_shows_what_the_guest_was_given() {
+    let daemon = Daemon::start();
+    let alice = TenantProcess::start(&daemon, "alice", 8 * MIB);
+    let given = alice.wait_for("copied")["host_pasids"].clone();
+    let said = palisade()
+        .args(["ctl", "ledger", "--json", "--socket"])
+        .arg(daemon.socket("control"))
+        .output()
+        .unwrap();
+    let ledger: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+    let pasids = ledger["tenants"][0]["pasids"].as_array().unwrap();
+    // The guest's number for what it allocated is the host's; the function's default has none.
+    let guests: Vec<_> = pasids.iter().filter(|p| !p["guest"].is_null()).collect();
+    assert!(guests.iter().all(|p| p["pasid"] == p["guest"]), "{ledger}");
+    let numbers: Vec<_> = guests.iter().map(|p| p["pasid"].clone()).collect();
+    assert_eq!(serde_json::Value::from(numbers), given);
+    alice.finish();
+}
+
+#[test]
+fn r33_the_memory_of_a_tenant_that_is_gone_is_let_go() {
+    let daemon = Daemon::start();
+    let alice = TenantProcess::start(&daemon, "alice", 8 * MIB);
+    alice.wait_for("copied");
+    let maps = || fs::read_to_string(format!("/proc/{}/maps", daemon.pid())).unwrap();
+    let mapped = || {
+        maps()
+            .lines()
+            .filter(|line| line.contains("/memfd:"))
+            .count()
+    };
+    assert!(mapped() > 0);
+    alice.kill();
+    daemon.wait_for_end_of("alice");
+    host::wait_until("nothing of the tenant's memory is mapped", || mapped() == 0);
+}
