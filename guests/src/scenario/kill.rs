@@ -1,5 +1,7 @@
 //! `kill`: a machine is killed in the middle of its copies. The other does not notice, and the host has
 //! everything back.
+//!
+//! Shows R33 (death of a tenant) and R65 (nothing hangs on it).
 
 use std::time::Duration;
 
@@ -22,15 +24,6 @@ const OTHER: &str = "bob";
 
 const QUOTA: u32 = 100;
 
-/// The victim would copy for as long, if it could.
-const VICTIM_SECONDS: u64 = 600;
-
-/// The other copies for so long: the kill falls into it, and some work comes after.
-const OTHER_SECONDS: u64 = 12;
-
-/// The victim starts again for so long, since its sockets must be usable again.
-const AGAIN_SECONDS: u64 = 3;
-
 fn run(bench: &Bench<'_>) -> anyhow::Result<Vec<String>> {
     let image = bench.image(&bench.setup.newest)?;
     let tenant = |name| Tenant {
@@ -42,18 +35,17 @@ fn run(bench: &Bench<'_>) -> anyhow::Result<Vec<String>> {
     let tenants = [tenant(VICTIM), tenant(OTHER)];
     let daemon = Daemon::start(bench.layout, bench.palisade()?, "kill", &tenants)?;
     let before = daemon.ledger()?;
-    let start = |tenant, seconds, seed| {
+    let start = |tenant, seed| {
         Machine {
             tenant,
-            seconds,
             seed,
             sweep: Sweep::None,
         }
         .start(bench, &daemon, &image, "kill")
     };
-    let mut victim = start(VICTIM, VICTIM_SECONDS, 1)?;
+    let mut victim = start(VICTIM, 1)?;
     pair::wait_for_work(&mut victim, PATIENCE)?;
-    let mut other = start(OTHER, OTHER_SECONDS, 2)?;
+    let mut other = start(OTHER, 2)?;
     pair::wait_for_work(&mut other, PATIENCE)?;
 
     let during = daemon.ledger()?;
@@ -66,22 +58,22 @@ fn run(bench: &Bench<'_>) -> anyhow::Result<Vec<String>> {
         !killed.is_done(),
         "the machine had ended before it was killed"
     );
-    let copies = pair::all_copies(other.seen());
     daemon.wait_for_ledger("the killed machine's PASIDs are given back", |ledger| {
         ledger.of(VICTIM) == before.of(VICTIM)
     })?;
-    other.wait_for("copies after the kill", PATIENCE, |seen| {
-        pair::all_copies(seen) > copies
-    })?;
+    pair::wait_for_more_work(&mut other, PATIENCE)?;
 
     let mut told = vec![format!(
         "{VICTIM} was killed after {} copies, with PASIDs {:?}",
         pair::all_copies(&killed),
         during.host_pasids(VICTIM)
     )];
-    let seen = other.finish(PATIENCE)?;
+    let seen = pair::end(other, PATIENCE)?;
     told.extend(expect_checks(OTHER, &seen, pair::CHECKS)?);
-    let seen = start(VICTIM, AGAIN_SECONDS, 3)?.finish(PATIENCE)?;
+    // Its sockets serve the next machine.
+    let mut again = start(VICTIM, 3)?;
+    pair::wait_for_work(&mut again, PATIENCE)?;
+    let seen = pair::end(again, PATIENCE)?;
     told.extend(expect_checks("alice again", &seen, pair::CHECKS)?);
     daemon.wait_for_ledger("as before the machines", |ledger| *ledger == before)?;
     daemon.stop()?;

@@ -36,15 +36,13 @@ pub(super) enum Sweep {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Machine<'a> {
     pub(super) tenant: &'a str,
-    /// How long its processes copy, on the guest's clock.
-    pub(super) seconds: u64,
     /// Machines of different seeds copy different bytes.
     pub(super) seed: u64,
     pub(super) sweep: Sweep,
 }
 
 impl Machine<'_> {
-    /// Starts it at its tenant's sockets.
+    /// Starts it at its tenant's sockets. Its processes work until [`end`].
     pub(super) fn start(
         self,
         bench: &Bench<'_>,
@@ -52,9 +50,8 @@ impl Machine<'_> {
         image: &Path,
         scenario: &str,
     ) -> anyhow::Result<Guest> {
-        let seconds = format!("palisade.seconds={}", self.seconds);
         let seed = format!("palisade.seed={}", self.seed);
-        let mut arguments = vec![seconds.as_str(), seed.as_str()];
+        let mut arguments = vec![seed.as_str()];
         if self.sweep == Sweep::Sampled {
             arguments.extend(["palisade.sweep=sampled", "iomem=relaxed"]);
         }
@@ -68,6 +65,28 @@ impl Machine<'_> {
 pub(super) fn wait_for_work(guest: &mut Guest, patience: Duration) -> anyhow::Result<()> {
     let working = |seen: &Seen| WORKERS.iter().all(|&worker| copies(seen, worker) > 0);
     guest.wait_for("copies by both processes", patience, working)
+}
+
+/// Waits for some more copies by each process than there are now.
+pub(super) fn wait_for_more_work(guest: &mut Guest, patience: Duration) -> anyhow::Result<()> {
+    const MORE: u64 = 50;
+    let enough = WORKERS.map(|worker| (worker, copies(guest.seen(), worker) + MORE));
+    guest.wait_for("more copies by both processes", patience, |seen| {
+        enough
+            .iter()
+            .all(|&(worker, enough)| copies(seen, worker) >= enough)
+    })
+}
+
+/// Lets the processes end their work, waits until the machine is off, and returns what it said.
+pub(super) fn end(mut guest: Guest, patience: Duration) -> anyhow::Result<Seen> {
+    guest.wait_for("readiness to end", patience, |seen| {
+        seen.note("waiting").is_some() || seen.is_done()
+    })?;
+    if !guest.seen().is_done() {
+        guest.go_on()?;
+    }
+    guest.finish(patience)
 }
 
 /// How many copies both processes together have told of.

@@ -1,4 +1,7 @@
 //! `sva`: a stock kernel turns shared virtual addressing on, and a process copies its own memory.
+//!
+//! Shows R3 (the device sees what the process sees, after unmapping too), R6 (an unmodified driver), R38 (what may
+//! not be written is not), R41 (no stale translation), R62 (page requests and their answers), R73 (real work).
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! `vcmd`: Linux 6.1 takes its PASIDs from the host. Its numbers are the host's, and the quota ends.
+//!
+//! Shows R9 (the guest's numbers are the ledger's), R55 and R57 (virtual commands, charged to the tenant).
 
 use std::collections::BTreeSet;
 use std::time::Duration;

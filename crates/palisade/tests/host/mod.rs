@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 /// Nothing here takes that long; it only keeps a failure from hanging.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Two tenants with two slices each of one parent; bob has a second parent to himself.
 const CONFIG: &str = r#"
@@ -55,13 +55,13 @@ socket = "bob-1.sock"
 "#;
 
 /// The place of a tenant's first function.
-pub const FIRST: Bdf = Bdf::new(0, 0x11, 0);
+pub(crate) const FIRST: Bdf = Bdf::new(0, 0x11, 0);
 
-pub fn palisade() -> Command {
+pub(crate) fn palisade() -> Command {
     Command::new(env!("CARGO_BIN_EXE_palisade"))
 }
 
-pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !done() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
@@ -70,7 +70,7 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// Waits for the end of a process.
-pub fn ended(child: &mut Child) -> ExitStatus {
+pub(crate) fn ended(child: &mut Child) -> ExitStatus {
     let mut status = None;
     wait_until("the process ends", || {
         status = child.try_wait().unwrap();
@@ -79,13 +79,13 @@ pub fn ended(child: &mut Child) -> ExitStatus {
     status.unwrap()
 }
 
-pub struct Daemon {
+pub(crate) struct Daemon {
     folder: tempfile::TempDir,
     process: Child,
 }
 
 impl Daemon {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("host.toml");
         fs::write(&file, CONFIG).unwrap();
@@ -101,24 +101,24 @@ impl Daemon {
         daemon
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    pub fn socket(&self, name: &str) -> PathBuf {
+    pub(crate) fn socket(&self, name: &str) -> PathBuf {
         self.folder.path().join(format!("{name}.sock"))
     }
 
-    pub fn ledger(&self) -> Ledger {
+    pub(crate) fn ledger(&self) -> Ledger {
         control::ask_ledger(&self.socket("control")).unwrap()
     }
 
     /// Waits until a tenant has gone and everything it had was given back.
-    pub fn wait_for_end_of(&self, tenant: &str) {
+    pub(crate) fn wait_for_end_of(&self, tenant: &str) {
         wait_until("the tenant is cleared away", || {
             let ledger = self.ledger();
             let tenant = ledger.tenants.iter().find(|t| t.name == tenant).unwrap();
@@ -127,7 +127,7 @@ impl Daemon {
     }
 
     /// Asks the daemon to end, and waits for it.
-    pub fn end(&mut self) -> ExitStatus {
+    pub(crate) fn end(&mut self) -> ExitStatus {
         let pid = Pid::from_child(&self.process);
         kill_process(pid, Signal::TERM).unwrap();
         ended(&mut self.process)
@@ -142,14 +142,14 @@ impl Drop for Daemon {
 }
 
 /// A tenant in a process of its own, copying on the first function.
-pub struct TenantProcess {
+pub(crate) struct TenantProcess {
     process: Child,
     input: ChildStdin,
     events: mpsc::Receiver<Value>,
 }
 
 impl TenantProcess {
-    pub fn start(daemon: &Daemon, tenant: &str, copy_bytes: u64) -> Self {
+    pub(crate) fn start(daemon: &Daemon, tenant: &str, copy_bytes: u64) -> Self {
         let mut process = palisade()
             .arg("demo-tenant")
             .stdin(Stdio::piped())
@@ -183,7 +183,7 @@ impl TenantProcess {
     }
 
     /// The next event of a kind; another kind than progress on the way there is a failure.
-    pub fn wait_for(&self, kind: &str) -> Value {
+    pub(crate) fn wait_for(&self, kind: &str) -> Value {
         loop {
             let event = self.events.recv_timeout(PATIENCE).unwrap();
             if event["event"] == kind {
@@ -194,12 +194,12 @@ impl TenantProcess {
     }
 
     /// SIGKILL.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         writeln!(self.input, "{}", json!({ "do": "finish" })).unwrap();
         assert!(ended(&mut self.process).success());
     }

@@ -1,8 +1,7 @@
-//! `pair`: two processes work at the same time, each on a queue of its own. With `palisade.sweep=…` the
-//! system's root meanwhile tries the PASIDs of others.
+//! `pair`: two processes work at the same time, each on a queue of its own, until the host says that it is
+//! enough. With `palisade.sweep=…` the system's root meanwhile tries the PASIDs of others, when the host says so.
 
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
@@ -15,8 +14,10 @@ use crate::scenario::worker::Worker;
 /// The processes, each on the queue of an accelerator of its own.
 const WORKERS: [&str; 2] = ["first", "second"];
 
+/// The workers work until this is there.
+const STOP: &str = "/tmp/stop";
+
 pub(super) fn run(asked: &Parameters, report: &Report) -> anyhow::Result<()> {
-    let duration = Duration::from_secs(asked.get_or("seconds", 10)?);
     let seed: u64 = asked.get_or("seed", 1)?;
     let extent: Option<Extent> = asked.get("sweep").map(str::parse).transpose()?;
     let count = WORKERS.len() + usize::from(extent.is_some());
@@ -28,13 +29,16 @@ pub(super) fn run(asked: &Parameters, report: &Report) -> anyhow::Result<()> {
         children.push(start(&Worker {
             name: name.to_owned(),
             queue: accelerator.queue_path(),
-            duration,
+            stop: STOP.into(),
             seed: seed.wrapping_add(index as u64).wrapping_mul(0x9E37_79B9),
         })?);
     }
     if let Some((extent, accelerator)) = extent.zip(accelerators.next()) {
         report.outcome("sweep", sweep::run(&accelerator, extent, report));
     }
+    report.note("waiting", "for the end");
+    report.wait_for_host()?;
+    std::fs::write(STOP, "").context("cannot end the workers")?;
     for mut child in children {
         let status = child.wait().context("cannot wait for a worker")?;
         ensure!(status.success(), "a worker ended with {status}");

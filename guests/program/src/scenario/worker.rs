@@ -19,6 +19,9 @@ const FRESH_EVERY: u64 = 16;
 /// So often the host hears of it.
 const NOTE_EVERY: Duration = Duration::from_millis(500);
 
+/// Longer than any scenario lasts.
+const LONGEST: Duration = Duration::from_secs(1200);
+
 /// What a worker process is started with.
 #[derive(Debug, Clone)]
 pub struct Worker {
@@ -26,8 +29,8 @@ pub struct Worker {
     pub name: String,
     /// The queue's device file.
     pub queue: PathBuf,
-    /// How long it works.
-    pub duration: Duration,
+    /// It works until this file is there.
+    pub stop: PathBuf,
     /// Its bytes differ from those of others.
     pub seed: u64,
 }
@@ -40,7 +43,7 @@ impl Worker {
             "worker".to_owned(),
             self.name.clone(),
             self.queue.display().to_string(),
-            self.duration.as_millis().to_string(),
+            self.stop.display().to_string(),
             self.seed.to_string(),
         ]
     }
@@ -50,14 +53,13 @@ impl Worker {
     /// # Errors
     /// They are not four, or not understood.
     pub fn from_arguments(arguments: &[String]) -> anyhow::Result<Self> {
-        let [name, queue, milliseconds, seed] = arguments else {
-            bail!("worker takes NAME QUEUE MILLISECONDS SEED");
+        let [name, queue, stop, seed] = arguments else {
+            bail!("worker takes NAME QUEUE STOP-FILE SEED");
         };
-        let milliseconds = milliseconds.parse().context("MILLISECONDS")?;
         Ok(Self {
             name: name.clone(),
             queue: queue.into(),
-            duration: Duration::from_millis(milliseconds),
+            stop: stop.into(),
             seed: seed.parse().context("SEED")?,
         })
     }
@@ -91,7 +93,13 @@ fn work(worker: &Worker, report: &Report) -> anyhow::Result<Done> {
     let started = Instant::now();
     let mut noted = started;
     let mut done = Done::default();
-    while started.elapsed() < worker.duration {
+    // At least one copy; then as long as nobody minds.
+    while done.copies == 0 || !worker.stop.exists() {
+        ensure!(
+            started.elapsed() < LONGEST,
+            "nobody has ended the work after {} s",
+            LONGEST.as_secs()
+        );
         if done.copies % FRESH_EVERY == FRESH_EVERY - 1 {
             destination = Buffer::untouched(DESTINATION_BYTES)?;
         }
@@ -121,7 +129,6 @@ fn work(worker: &Worker, report: &Report) -> anyhow::Result<Done> {
         }
     }
     source.expect_pattern(0, Pattern(worker.seed), 0, SOURCE_BYTES)?;
-    ensure!(done.copies > 0, "no copy was done");
     Ok(done)
 }
 
@@ -147,7 +154,7 @@ mod tests {
         let worker = Worker {
             name: "first".into(),
             queue: "/dev/dsa/wq0.0".into(),
-            duration: Duration::from_secs(3),
+            stop: "/tmp/stop".into(),
             seed: 9,
         };
         let arguments = worker.arguments();
