@@ -235,16 +235,7 @@ impl Accelerator {
     pub fn command(&mut self, command: Command, kernel: &mut Kernel) -> Result<(), DriverError> {
         self.link
             .write_u32(Bar::Bar0, register::CMD, command.into_bits())?;
-        let mut patience = Patience::new(LIMIT);
-        let status = loop {
-            let status = CommandStatus::from_bits(self.link.read_u32(Bar::Bar0, register::CMDSTS)?);
-            if !status.active() {
-                break status;
-            }
-            self.take_events(kernel)?;
-            kernel.serve()?;
-            patience.pause(|| format!("{} of {}", command_name(command.code()), self.bdf))?;
-        };
+        let status = self.await_command(&command_name(command.code()), kernel)?;
         match status.error().0 {
             0 => Ok(()),
             code => Err(DriverError::Command {
@@ -253,6 +244,28 @@ impl Accelerator {
                 code,
                 reason: status.error().words().to_owned(),
             }),
+        }
+    }
+
+    /// Waits for the end of the last command, whatever came of it, and answers page requests meanwhile. `what` is
+    /// its name for the error of a wait that took too long.
+    ///
+    /// # Errors
+    /// [`DriverError::TimedOut`].
+    pub fn await_command(
+        &mut self,
+        what: &str,
+        kernel: &mut Kernel,
+    ) -> Result<CommandStatus, DriverError> {
+        let mut patience = Patience::new(LIMIT);
+        loop {
+            let status = CommandStatus::from_bits(self.link.read_u32(Bar::Bar0, register::CMDSTS)?);
+            if !status.active() {
+                return Ok(status);
+            }
+            self.take_events(kernel)?;
+            kernel.serve()?;
+            patience.pause(|| format!("{what} of {}", self.bdf))?;
         }
     }
 

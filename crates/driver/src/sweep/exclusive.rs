@@ -6,6 +6,7 @@ use crate::{
     error::DriverError,
     kernel::Kernel,
     unit::{FaultReport, Overflow},
+    wait::LIMIT,
 };
 use palisade_dsa::spec::{Command, CommandError};
 use palisade_units::{Access, GuestPasid, Iova};
@@ -13,6 +14,9 @@ use std::{collections::HashMap, ops::Range};
 
 /// The queues that one disable command can name.
 const BANK: u8 = 16;
+const DISABLE: &str = "disable queues";
+/// How often a batch is tried whose work took longer than the device holds a command up for.
+const TRIES: u32 = 4;
 
 pub(super) fn sweep(
     accelerator: &mut Devices<'_>,
@@ -28,7 +32,7 @@ pub(super) fn sweep(
     while next < plan.pasids.end {
         let batch = next..plan.pasids.end.min(next.saturating_add(most));
         next = batch.end;
-        let attempts = run(accelerator, loot, batch)?;
+        let attempts = run_undisturbed(accelerator, kernel, loot, &batch)?;
         accelerator.take_all_events(kernel)?;
         let faults = kernel.take_faults()?;
         if faults.overflow == Overflow::Lost {
@@ -43,12 +47,39 @@ pub(super) fn sweep(
     Ok(outcome)
 }
 
-/// Programs a batch of PASIDs, as many at a time as there are queues, and reads by each. All work has ended on return.
+/// Runs a batch. Where the device could not end its work before the next command came, that command and those after it
+/// were dropped, and nothing is shown: then the batch is run again.
+fn run_undisturbed(
+    accelerator: &mut Accelerator,
+    kernel: &mut Kernel,
+    loot: &Loot,
+    batch: &Range<u32>,
+) -> Result<Vec<(GuestPasid, Iova)>, DriverError> {
+    for _ in 0..TRIES {
+        if let Some(attempts) = run(accelerator, loot, batch)? {
+            return Ok(attempts);
+        }
+        accelerator.await_command(DISABLE, kernel)?;
+        let all = operand(accelerator.queues().min(BANK));
+        accelerator.command(
+            Command::of(Command::DISABLE_QUEUES).with_operand(all),
+            kernel,
+        )?;
+        kernel.take_faults()?;
+    }
+    Err(DriverError::TimedOut {
+        what: format!("{DISABLE} of {}, {TRIES} times", accelerator.bdf()),
+        waited: LIMIT,
+    })
+}
+
+/// Programs a batch of PASIDs, as many at a time as there are queues, and reads by each. All work has ended on return;
+/// `None` where the device still had some when the next command came.
 fn run(
     accelerator: &mut Accelerator,
     loot: &Loot,
-    batch: Range<u32>,
-) -> Result<Vec<(GuestPasid, Iova)>, DriverError> {
+    batch: &Range<u32>,
+) -> Result<Option<Vec<(GuestPasid, Iova)>>, DriverError> {
     let queues = accelerator.queues().min(BANK);
     let mut attempts = Vec::with_capacity(batch.len());
     let mut tickets = Vec::new();
@@ -66,22 +97,30 @@ fn run(
             accelerator.submit(*queue, &attempt.descriptor)?;
             attempts.push((*pasid, attempt.from));
         }
-        let operand = (0..pasids.len()).fold(0, |bits, queue| bits | 1 << queue);
-        accelerator.post_command(Command::of(Command::DISABLE_QUEUES).with_operand(operand))?;
+        let used = pasids.last().map_or(0, |(queue, _)| queue + 1);
+        accelerator
+            .post_command(Command::of(Command::DISABLE_QUEUES).with_operand(operand(used)))?;
         tickets.push(accelerator.queue_status()?);
     }
+    let mut undisturbed = true;
     for ticket in tickets {
         let status = accelerator.take_status(ticket)?;
-        if status.error() != CommandError::SUCCESS || status.active() {
+        undisturbed &= !status.active();
+        if undisturbed && status.error() != CommandError::SUCCESS {
             return Err(DriverError::Command {
                 bdf: accelerator.bdf(),
-                command: "disable queues of a sweep".to_owned(),
+                command: DISABLE.to_owned(),
                 code: status.error().0,
                 reason: status.error().words().to_owned(),
             });
         }
     }
-    Ok(attempts)
+    Ok(undisturbed.then_some(attempts))
+}
+
+/// The operand that names the first `queues` queues, at most [`BANK`].
+fn operand(queues: u8) -> u32 {
+    (0..queues).fold(0, |bits, queue| bits | 1 << queue)
 }
 
 /// Counts each attempt by its fault.
