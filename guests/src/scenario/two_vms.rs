@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 
 use super::pair::{self, Machine, Sweep};
 use super::{Bench, Scenario, expect_checks};
@@ -55,8 +55,11 @@ fn run(bench: &Bench<'_>) -> anyhow::Result<Vec<String>> {
     let mut bob = start(BOB, Sweep::Sampled, 2)?;
     pair::wait_for_work(&mut bob, PATIENCE)?;
     bob.wait_for("start of the sweep", PATIENCE, |seen| {
-        seen.note("sweep-own").is_some()
+        seen.note("sweep-own").is_some() || seen.check("sweep").is_some()
     })?;
+    if let Some(Err(reason)) = bob.seen().check("sweep") {
+        bail!("the sweep did not start: {reason}");
+    }
     let mut alice = start(ALICE, Sweep::None, 1)?;
     pair::wait_for_work(&mut alice, PATIENCE)?;
     let during = daemon.ledger()?;

@@ -95,6 +95,12 @@ impl Guest {
                 );
             }
             ensure!(
+                !self.seen.is_done(),
+                "{} came to its end without {what}{}",
+                self.ports.name,
+                self.last_words()
+            );
+            ensure!(
                 Instant::now() < deadline,
                 "{}: no {what} in {} s{}",
                 self.ports.name,
