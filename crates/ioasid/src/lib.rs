@@ -7,7 +7,7 @@
 //! goes. A set also pairs the numbers of its guest with the host's.
 //!
 //! What it will not do: it knows no tables and no devices, so it neither grants nor revokes access
-//! itself; it never waits; and it sends no notifications (yet).
+//! itself; it never waits; and it notifies nobody of what becomes of a PASID.
 
 mod authority;
 mod bitmap;
