@@ -10,7 +10,7 @@
 //! Nothing of a slice can be mapped by a client; [`trap_map`] says what stands where.
 //!
 //! What it will not do: it binds nothing and allocates nothing (the tenant's container does), it makes
-//! no thread and knows no socket, and it saves no state for migration (yet).
+//! no thread and knows no socket, and it saves no state for migration.
 
 mod assigned;
 mod error;
