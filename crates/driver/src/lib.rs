@@ -2,7 +2,7 @@
 //! to PASIDs, and makes the accelerator copy by their addresses.
 //!
 //! It is a tenant of the host and knows it only as hardware: registers over vfio-user, tables and queues in
-//! memory of its own, interrupts as messages. Demos, tests and benches run it, each in a process of its own.
+//! memory of its own, interrupts as messages. The demo runs one in a process for each tenant, tests run it beside the host.
 //!
 //! What it will not do: look inside the host, run a guest's code, or trust that an operation succeeded; each copy is
 //! read back and compared, and each wait has an end.
