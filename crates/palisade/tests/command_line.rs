@@ -54,6 +54,16 @@ fn a_question_without_a_host_is_told_so() {
 }
 
 #[test]
+fn each_cause_is_said_once() {
+    let said = complaint(palisade().args(["serve", "--config", "/nowhere/host.toml"]));
+    assert_eq!(said.matches("No such file").count(), 1, "{said}");
+    assert!(
+        said.contains("/nowhere/host.toml: cannot be read: "),
+        "{said}"
+    );
+}
+
+#[test]
 fn dmar_writes_a_table_whose_sum_is_zero() {
     let folder = tempfile::tempdir().unwrap();
     let write = |format: &str| {

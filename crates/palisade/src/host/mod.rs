@@ -28,7 +28,7 @@ use tenant::Tenant;
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     /// A socket.
-    #[error("{}: cannot be served: {source}", path.display())]
+    #[error("{}: cannot be served", path.display())]
     Socket {
         /// Its path.
         path: PathBuf,
@@ -36,10 +36,10 @@ pub enum HostError {
         source: io::Error,
     },
     /// A thread.
-    #[error("a thread could not be started: {0}")]
+    #[error("a thread could not be started")]
     Thread(#[from] io::Error),
     /// A quota.
-    #[error("tenant {tenant:?}: {source}")]
+    #[error("tenant {tenant:?}")]
     Quota {
         /// The tenant.
         tenant: String,
@@ -47,7 +47,7 @@ pub enum HostError {
         source: IoasidError,
     },
     /// A parent's function.
-    #[error("parent {parent:?}: {source}")]
+    #[error("parent {parent:?}")]
     Parent {
         /// The parent.
         parent: String,
@@ -55,7 +55,7 @@ pub enum HostError {
         source: IommuError,
     },
     /// A tenant's function.
-    #[error("tenant {tenant:?}, function {uuid}: {source}")]
+    #[error("tenant {tenant:?}, function {uuid}")]
     Function {
         /// The tenant.
         tenant: String,

@@ -18,10 +18,10 @@ pub enum TableFormat {
 #[derive(Debug, thiserror::Error)]
 pub enum DmarError {
     /// A description that no table can hold.
-    #[error("the DMAR table: {0}")]
+    #[error("the DMAR table")]
     Table(#[from] dmar::DmarError),
     /// The file cannot be written.
-    #[error("{}: cannot be written: {source}", file.display())]
+    #[error("{}: cannot be written", file.display())]
     Write {
         /// The file.
         file: PathBuf,

@@ -39,7 +39,7 @@ pub struct Served {
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
     /// The program is not there or cannot be run.
-    #[error("{}: cannot be run: {source}; install QEMU 10.1 or newer or name it with --qemu", program.display())]
+    #[error("{}: cannot be run (install QEMU 10.1 or newer, or name it with --qemu)", program.display())]
     NoQemu {
         /// What was tried.
         program: PathBuf,
@@ -47,7 +47,7 @@ pub enum VmError {
         source: std::io::Error,
     },
     /// The program does not say a version that can be read.
-    #[error("{}: does not say a QEMU version: {said:?}", program.display())]
+    #[error("{}: does not say a QEMU version but {said:?}; name QEMU 10.1 or newer with --qemu", program.display())]
     UnknownVersion {
         /// The program.
         program: PathBuf,
@@ -63,7 +63,7 @@ pub enum VmError {
         found: Version,
     },
     /// Built without the device.
-    #[error("{}: was built without the device vfio-user-pci: {said}", program.display())]
+    #[error("{}: was built without the device vfio-user-pci ({said}); name another with --qemu", program.display())]
     NoVfioUser {
         /// The program.
         program: PathBuf,
@@ -71,7 +71,7 @@ pub enum VmError {
         said: String,
     },
     /// A file that the machine needs is not there.
-    #[error("{}: {what} cannot be read: {source}", file.display())]
+    #[error("{}: {what} cannot be read", file.display())]
     Missing {
         /// The file.
         file: PathBuf,
@@ -101,7 +101,7 @@ pub enum VmError {
     #[error(transparent)]
     Dmar(#[from] DmarError),
     /// Anything else of the host's.
-    #[error("{what}: {source}")]
+    #[error("cannot {what}")]
     Io {
         /// What was tried.
         what: &'static str,
