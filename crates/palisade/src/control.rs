@@ -91,7 +91,7 @@ struct Refusal {
 pub fn ask_ledger(socket: &Path) -> anyhow::Result<Ledger> {
     let mut stream = UnixStream::connect(socket).with_context(|| {
         format!(
-            "{}: no host answers: does its configuration name this control socket?",
+            "{}: no host answers; name with --socket what the configuration of a running host calls `control`",
             socket.display()
         )
     })?;

@@ -48,12 +48,14 @@ pub(crate) fn main() -> ExitCode {
         .unwrap_or_else(|| match arguments.command {
             // The demo's attacks are what the demo reports, not what its log is for.
             Command::Demo(_) | Command::DemoTenant => "error".to_owned(),
+            // The terminal is the guest's console.
+            Command::Vm(_) => "warn".to_owned(),
             _ => "info".to_owned(),
         });
     let filter = match EnvFilter::try_new(&filter) {
         Ok(filter) => filter,
         Err(e) => {
-            eprintln!("palisade: --log {filter:?}: {e}");
+            eprintln!("palisade: log filter {filter:?} (--log or PALISADE_LOG): {e}");
             return ExitCode::from(2);
         }
     };
