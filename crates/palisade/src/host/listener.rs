@@ -37,7 +37,10 @@ impl Listener {
         mut serve: impl FnMut(UnixStream) + Send + 'static,
     ) -> io::Result<Self> {
         remove_stale(path)?;
-        let socket = UnixListener::bind(path)?;
+        let socket = UnixListener::bind(path).map_err(|e| match e.kind() {
+            ErrorKind::NotFound => io::Error::new(e.kind(), "its folder does not exist; make it"),
+            _ => e,
+        })?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
         socket.set_nonblocking(true)?;
         let stop = Arc::clone(stop);
@@ -129,6 +132,15 @@ mod tests {
         let error = Listener::open(&path, "a", &stop, drop).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_named_as_the_cause() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("none/a.sock");
+        let stop = Arc::new(Stop::new().unwrap());
+        let error = Listener::open(&path, "a", &stop, drop).err().unwrap();
+        assert!(error.to_string().contains("folder"), "{error}");
     }
 
     #[test]
