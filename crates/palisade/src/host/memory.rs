@@ -1,9 +1,12 @@
 //! The memory of a client, as its DMA maps arrive.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use palisade_mdev::Assigned;
-use palisade_memory::{Backing, GuestMemory, MapError, Protection};
+use palisade_memory::{Backing, GuestMemory, Protection};
 use palisade_units::Gpa;
 use palisade_vfio_user::ClientMemory;
 use rustix::io::Errno;
@@ -18,12 +21,12 @@ enum Readers {
 
 /// The maps of one connection.
 ///
-/// A range without a descriptor (a ROM, another device's BAR) cannot be reached from here: it is
-/// recorded so that it can be unmapped, and an access to it faults.
+/// A range without a descriptor (a ROM, another device's BAR) cannot be reached from here: an access to
+/// it faults, and that it was announced is for the connection to know.
 pub(crate) struct Maps {
     memory: GuestMemory,
     readers: Readers,
-    unbacked: Mutex<Vec<(Gpa, u64)>>,
+    refused: AtomicU64,
 }
 
 impl Maps {
@@ -31,7 +34,7 @@ impl Maps {
         Self {
             memory,
             readers: Readers::ServingThread,
-            unbacked: Mutex::default(),
+            refused: AtomicU64::new(0),
         }
     }
 
@@ -39,13 +42,9 @@ impl Maps {
         Self {
             memory: assigned.attachment().memory().clone(),
             readers: Readers::Device(assigned),
-            unbacked: Mutex::default(),
+            refused: AtomicU64::new(0),
         }
     }
-}
-
-fn errno(error: &MapError) -> Errno {
-    error.errno()
 }
 
 impl ClientMemory for Maps {
@@ -57,41 +56,32 @@ impl ClientMemory for Maps {
         backing: Option<Backing>,
     ) -> Result<(), Errno> {
         let Some(backing) = backing else {
-            self.unbacked
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push((at, len_bytes));
             return Ok(());
         };
         self.memory
             .map(at, len_bytes, backing, protection)
             .map_err(|e| {
-                tracing::warn!(%at, len_bytes, "a map is refused: {e}");
-                errno(&e)
+                let count = self
+                    .refused
+                    .fetch_add(1, Ordering::Relaxed)
+                    .saturating_add(1);
+                // A client can cause this at will: say it at 1, 2, 4, 8 …
+                if count.is_power_of_two() {
+                    tracing::warn!(%at, len_bytes, count, "a map is refused: {e}");
+                }
+                e.errno()
             })
     }
 
     fn unmap(&self, at: Gpa, len_bytes: u64) -> Result<(), Errno> {
-        let mut unbacked = self.unbacked.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = unbacked.iter().position(|range| *range == (at, len_bytes)) {
-            unbacked.swap_remove(index);
-            return Ok(());
-        }
-        drop(unbacked);
         match &self.readers {
-            Readers::ServingThread => self.memory.unmap(at, len_bytes).map_err(|e| errno(&e)),
-            Readers::Device(assigned) => assigned
-                .attachment()
-                .unmap(at, len_bytes)
-                .map_err(|e| errno(&e)),
+            Readers::ServingThread => self.memory.unmap(at, len_bytes),
+            Readers::Device(assigned) => assigned.attachment().unmap(at, len_bytes),
         }
+        .map_err(|e| e.errno())
     }
 
     fn unmap_all(&self) {
-        self.unbacked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
         match &self.readers {
             Readers::ServingThread => self.memory.unmap_all(),
             Readers::Device(assigned) => assigned.attachment().unmap_all(),
