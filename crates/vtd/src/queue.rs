@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use palisade_iommu::{GroupIndex, PageResponse};
+use palisade_iommu::PageResponse;
 use palisade_units::Gpa;
 
 use crate::Unit;
@@ -172,8 +172,7 @@ impl Unit {
             ResponseCode::InvalidRequest => PageResponse::Invalid,
             ResponseCode::Failure | ResponseCode::Reserved(_) => PageResponse::Failure,
         };
-        let group = GroupIndex::new(response.group.get());
-        self.respond(response.requester, response.pasid, group, code);
+        self.respond(response.requester, response.pasid, response.group, code);
     }
 
     /// Everything before it has taken effect, and page requests go into their queue at once, so there

@@ -55,11 +55,8 @@ impl Sink for Unit {
             pasid: request.pasid,
             at: request.at,
             access: request.access,
-            group: spec::GroupIndex::new(request.group.get()),
-            place: match request.last_in_group {
-                PlaceInGroup::Last => spec::PlaceInGroup::Last,
-                PlaceInGroup::MoreFollow => spec::PlaceInGroup::MoreFollow,
-            },
+            group: request.group,
+            place: request.last_in_group,
         };
         let pushed = self.registers().push_page_request(&self.memory, descriptor);
         match pushed {

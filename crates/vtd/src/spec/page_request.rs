@@ -1,36 +1,10 @@
 //! The descriptors of the page request queue (VT-d §7.4.1.1).
 
 use bitfield_struct::bitfield;
+pub use palisade_iommu::{GroupIndex, PlaceInGroup};
 use palisade_units::{Access, Bdf, GuestPasid, Iova};
 
 use super::words_to_bytes;
-
-/// The index of a page request group: 9 bits (VT-d §7.4.1.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GroupIndex(u16);
-
-impl GroupIndex {
-    /// The index with these low 9 bits; higher bits are dropped.
-    #[must_use]
-    pub const fn new(raw: u16) -> Self {
-        Self(raw & 0x1ff)
-    }
-
-    /// The number, below 512.
-    #[must_use]
-    pub const fn get(self) -> u16 {
-        self.0
-    }
-}
-
-/// LPIG: where a request stands in its group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PlaceInGroup {
-    /// It is the last one: software answers the group.
-    Last,
-    /// Others follow: software answers later.
-    MoreFollow,
-}
 
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
