@@ -302,4 +302,9 @@ fn r18_sweeping_all_registers_and_portals_with_a_foreign_pasid_forwards_nothing(
         of_bob.iter().all(|entry| entry.host.get() != foreign),
         "{of_bob:?}"
     );
+    assert_ne!(
+        host.parent.forwarded().refused(),
+        0,
+        "the sweep came to where a PASID enters"
+    );
 }
