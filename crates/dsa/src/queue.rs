@@ -201,11 +201,10 @@ impl Lane {
         });
     }
 
-    /// Drops the work of one PASID on a shared queue, as [`Lane::abort`] does for all.
-    pub fn abort_use(&self, used: &Arc<PasidUse>) {
-        used.abort();
+    /// Drops the work of one PASID that no engine has in hand. It does not wait for the rest, some of which may
+    /// be on another queue: [`PasidUse::wait_until_idle`] does, when all queues were told.
+    pub(crate) fn drop_use(&self, used: &Arc<PasidUse>) {
         self.drop_work(Which::Of(used));
-        used.tally.wait(Until::Idle, None);
     }
 
     fn drop_work(&self, which: Which<'_>) {

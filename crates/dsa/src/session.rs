@@ -9,7 +9,7 @@ use palisade_iommu::Privilege;
 use palisade_units::{GuestPasid, PasidTag};
 
 use crate::spec::{ErrorCode, SoftwareError, Status};
-use crate::tally::{Settled, Tally};
+use crate::tally::{Settled, Tally, Until};
 
 /// Whether something that the configuration or a capability may turn on is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +160,13 @@ impl PasidUse {
         self.aborted.load(Ordering::Acquire)
     }
 
+    /// Engines drop its work from now on.
     pub(crate) fn abort(&self) {
         self.aborted.store(true, Ordering::Release);
+    }
+
+    /// Waits, after an abort, for what engines have in hand.
+    pub(crate) fn wait_until_idle(&self) {
+        self.tally.wait(Until::Idle, None);
     }
 }

@@ -310,10 +310,15 @@ impl<P: PasidPolicy> DsaFunction<P> {
 
     fn abort_work(&self, work: &Work) {
         self.abort(work.queues);
-        for lane in &self.lanes {
-            for used in &work.uses {
-                lane.abort_use(used);
+        for used in &work.uses {
+            used.abort();
+            for lane in &self.lanes {
+                lane.drop_use(used);
             }
+        }
+        // Only now: a use has its work on one of the queues, whichever that is.
+        for used in &work.uses {
+            used.wait_until_idle();
         }
         for port in &self.ports {
             if let Some(Open::Shared(shared)) = &mut locked(port).open {

@@ -170,7 +170,9 @@ fn r70_a_shared_queue_is_drained_and_aborted_by_pasid() {
     submit(6, &uses[1]);
     let mut engine = host.engine();
     run(&mut engine);
-    lane.abort_use(&uses[1]);
+    uses[1].abort();
+    lane.drop_use(&uses[1]);
+    uses[1].wait_until_idle();
     assert_eq!(
         (
             uses[0].tally.pending(),

@@ -323,6 +323,33 @@ fn r65_aborts_and_resets_drop_what_waits_for_pages() {
     }
 }
 
+/// Each queue has work of the PASID, and none of it ends by itself.
+#[test]
+fn r65_an_abort_by_pasid_drops_what_waits_for_pages_on_every_queue() {
+    let host = Host::new();
+    let process = host.process(5);
+    process.map(FROM, FROM, 1);
+    let driver = Driver::enabled(&host, &[shared(), shared(), shared()]);
+    for queue in 0..3 {
+        driver.enable(queue.into());
+        driver.submit(queue, &blocking().with_pasid(5));
+    }
+    run(&mut host.engine());
+    assert_eq!(host.function.outstanding_page_requests(), 3);
+    let (done, is_done) = std::sync::mpsc::channel();
+    let function = std::sync::Arc::clone(&driver.function);
+    std::thread::spawn(move || {
+        let driver = Driver { function };
+        let error = driver.command(Command::ABORT_PASID, 5);
+        done.send(error).unwrap();
+    });
+    let ended = is_done.recv_timeout(std::time::Duration::from_secs(10));
+    // Whoever still waits is let go before the test fails.
+    host.answer(PageResponse::Invalid);
+    run(&mut host.engine());
+    assert_eq!(ended, Ok(CommandError::SUCCESS));
+}
+
 #[test]
 fn r65_a_reset_is_taken_while_a_drain_waits() {
     let host = Host::new();
