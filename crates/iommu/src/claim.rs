@@ -3,8 +3,8 @@ use std::sync::Arc;
 
 use palisade_units::{Bdf, TenantId};
 
-use crate::IommuError;
 use crate::function::Function;
+use crate::{IommuError, SliceOwner};
 
 /// How a function is given to tenants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +117,7 @@ pub struct Claim {
     function: Arc<Function>,
     tenant: TenantId,
     sharing: Sharing,
+    slice_owner: Option<Arc<SliceOwner>>,
 }
 
 impl Claim {
@@ -125,6 +126,42 @@ impl Claim {
             function,
             tenant,
             sharing,
+            slice_owner: None,
+        }
+    }
+
+    /// Names who is told of faults of the tenant's PASIDs that nothing is bound to on this shared
+    /// function, until the claim is dropped; in the place of whom it named before. While nobody is
+    /// named, such faults go to the host's log.
+    ///
+    /// # Errors
+    /// [`IommuError::Busy`] on an exclusive claim, whose tags are the owner's own numbers
+    /// ([`FunctionHandle::set_default_sink`](crate::FunctionHandle::set_default_sink));
+    /// [`IommuError::NotClaimed`] where the PASIDs are another tenant's.
+    pub fn set_slice_owner(&mut self, owner: SliceOwner) -> Result<(), IommuError> {
+        let (bdf, sharing) = (self.function.bdf, self.sharing);
+        if sharing == Sharing::Exclusive {
+            let holder = self.tenant;
+            return Err(IommuError::Busy {
+                bdf,
+                holder,
+                sharing,
+            });
+        }
+        let tenants = [owner.set.tenant(), owner.default.tenant()];
+        if let Some(tenant) = tenants.into_iter().find(|tenant| *tenant != self.tenant) {
+            return Err(IommuError::NotClaimed { bdf, tenant });
+        }
+        self.forget_slice_owner();
+        let owner = Arc::new(owner);
+        self.function.faults.slice_owners.add(&owner);
+        self.slice_owner = Some(owner);
+        Ok(())
+    }
+
+    fn forget_slice_owner(&mut self) {
+        if let Some(owner) = self.slice_owner.take() {
+            self.function.faults.slice_owners.remove(&owner);
         }
     }
 
@@ -149,6 +186,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
+        self.forget_slice_owner();
         self.function.release_claim(self.tenant);
     }
 }

@@ -6,6 +6,7 @@ use palisade_units::{Access, Bdf, GuestPasid, Iova, PasidTag};
 
 use crate::entry::{FaultProcessing, User};
 use crate::error::{TagName, locked};
+use crate::owners::SliceOwners;
 use crate::{Fault, FaultReason, Sink};
 
 /// How many faults without a tenant to tell the host remembers of each function.
@@ -73,6 +74,8 @@ impl Addressee {
 pub(crate) struct Faults {
     count: AtomicU64,
     default_sink: Mutex<Option<DefaultSink>>,
+    /// On a function that tenants share.
+    pub(crate) slice_owners: SliceOwners,
     host_log: Mutex<VecDeque<HostFault>>,
 }
 
@@ -107,8 +110,10 @@ impl Faults {
 
     /// Who is told of faults of a tag that nothing is bound to.
     pub(crate) fn addressee_of_unbound(&self, tag: Option<PasidTag>) -> Addressee {
-        let Some(owner) = locked(&self.default_sink).clone() else {
-            return Addressee::Host;
+        let owner = locked(&self.default_sink).clone();
+        let Some(owner) = owner else {
+            let owner = tag.and_then(|tag| self.slice_owners.addressee(tag));
+            return owner.unwrap_or(Addressee::Host);
         };
         let pasid = match owner.names {
             UnknownTags::AsGuestPasid => tag.and_then(|tag| GuestPasid::new(tag.get()).ok()),

@@ -139,8 +139,9 @@ impl FunctionHandle {
         DmaPort::new(Arc::clone(&self.function))
     }
 
-    /// Who is told of faults of tags that nothing is bound to: the exclusive owner. `None`: the host
-    /// log, as at first and after an exclusive claim has ended.
+    /// Who is told of faults of tags that nothing is bound to: the exclusive owner. `None`, as at first
+    /// and after an exclusive claim has ended: the owners that claims on a shared function name
+    /// ([`Claim::set_slice_owner`]), and else the host log.
     pub fn set_default_sink(
         &self,
         sink: Option<Arc<dyn Sink>>,

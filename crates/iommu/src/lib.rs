@@ -11,8 +11,10 @@
 //! - **Caches** are private to ports and checked against the function's generation, which
 //!   invalidations advance. What is stale stays until it is invalidated. An invalidation, unbind or
 //!   release returns when accesses in flight that used the old state have ended.
-//! - **Faults and page requests** go to the [`Sink`] of the binding, in the guest's names. The
-//!   platform holds no lock and counts no access as in flight while it calls a sink or a waiter.
+//! - **Faults and page requests** go to the [`Sink`] of the binding, in the guest's names. Faults of a
+//!   tag that nothing is bound to go to its owner: who has the function, or on a shared one the
+//!   [`SliceOwner`] whose set has the PASID; else to the host's log. The platform holds no lock and
+//!   counts no access as in flight while it calls a sink or a waiter.
 //!
 //! What it will not do: it reads no PASID directories, contexts or queues of guests (their unit does,
 //! and binds what it finds); it allocates no PASIDs; it knows no sockets, threads or clocks; it does
@@ -26,6 +28,7 @@ mod error;
 mod faults;
 mod function;
 mod handle;
+mod owners;
 mod port;
 mod reason;
 mod report;
@@ -45,6 +48,7 @@ pub use error::{IommuError, TagName};
 pub use faults::{HostFault, UnknownTags};
 pub use function::{PasidEnable, PasidSupport};
 pub use handle::{AuditEntry, FunctionHandle, Iommu, Scope, Unbound};
+pub use owners::SliceOwner;
 pub use port::{DmaError, DmaPort, OnMiss, Partial, Privilege, Requester, Side};
 pub use reason::FaultReason;
 pub use report::{

@@ -6,6 +6,7 @@ mod claims;
 mod faults;
 mod isolation;
 mod isolation_properties;
+mod owners;
 mod page_requests;
 mod races;
 
