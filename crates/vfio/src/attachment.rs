@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use palisade_ioasid::PasidRange;
-use palisade_iommu::{FunctionHandle, Sharing, Sink, UnknownTags, UserId};
+use palisade_iommu::{FunctionHandle, Sharing, Sink, SliceOwner, UnknownTags, UserId};
 use palisade_memory::{GuestMemory, MapError};
 use palisade_units::{Bdf, Gpa};
 
@@ -41,12 +41,24 @@ impl Container {
         if inner.endpoint(guest_bdf).is_ok() {
             return Err(VfioError::AlreadyAttached { bdf: guest_bdf });
         }
-        let claim = function.claim(inner.set.tenant(), sharing)?;
+        let mut claim = function.claim(inner.set.tenant(), sharing)?;
         let pasid = inner.set.alloc(PasidRange::ALL)?;
         let default = inner
             .set
             .hold(pasid)
             .inspect_err(|_| inner.give_back(pasid))?;
+        let sink = Arc::clone(&inner.outlet) as Arc<dyn Sink>;
+        if sharing == Sharing::Mediated {
+            let owner = SliceOwner {
+                set: inner.set.clone(),
+                default: default.clone(),
+                sink: Arc::clone(&sink),
+                guest_bdf,
+            };
+            claim
+                .set_slice_owner(owner)
+                .inspect_err(|_| inner.give_back(pasid))?;
+        }
         let endpoint = Arc::new(Endpoint {
             function,
             sharing,
@@ -62,7 +74,6 @@ impl Container {
         };
         inner.state().functions.insert(guest_bdf, attached);
         if sharing == Sharing::Exclusive {
-            let sink = Arc::clone(&inner.outlet) as Arc<dyn Sink>;
             let names = UnknownTags::AsGuestPasid;
             endpoint
                 .function

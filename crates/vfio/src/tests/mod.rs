@@ -3,6 +3,7 @@
 mod allocating;
 mod binding;
 mod closing;
+mod faults;
 mod model;
 mod racing;
 mod sharing;
