@@ -1,7 +1,8 @@
 use std::sync::mpsc::{Receiver, channel};
 
-use palisade_iommu::{FaultReason, PageResponse};
-use palisade_units::{Access, Iova};
+use palisade_ioasid::Hold;
+use palisade_iommu::{FaultReason, PageResponse, PasidSupport, Requester, Sharing};
+use palisade_units::{Access, Bdf, Iova};
 
 use crate::spec::context::ContextFlags;
 use crate::spec::descriptor::{ContextScope, InvDescriptor, PageGroupResponse, ResponseCode};
@@ -9,7 +10,7 @@ use crate::spec::fault::RequestKind;
 use crate::spec::page_request::{GroupIndex, PlaceInGroup};
 use crate::spec::pasid_table::PasidEntry;
 use crate::spec::register as reg;
-use crate::testing::{FUNCTION, HOST_FUNCTION, Rig, Space, pasid};
+use crate::testing::{FUNCTION, HOST_FUNCTION, Rig, Space, all_flags, pasid};
 
 const AT: Iova = Iova::new(0x7f12_3456_7000);
 const FAULT_MESSAGE: (u64, u32) = (0xfee0_1000, 0x41);
@@ -104,6 +105,42 @@ fn requests_without_a_pasid_have_theirs_too() {
         record.reason().get(),
         FaultReason::PasidDirectoryNotPresent.code()
     );
+}
+
+#[test]
+fn r59_r66_a_slice_of_a_shared_function_has_the_faults_of_the_guests_own_tables_too() {
+    let mut rig = Rig::booted();
+    let slice = Bdf::new(0, 0x11, 0);
+    let parent = Bdf::new(0x6b, 0, 0);
+    let parent = rig
+        .iommu
+        .add_function(parent, PasidSupport::Width(20))
+        .unwrap();
+    rig.attach(slice, parent.clone(), Sharing::Mediated);
+    rig.unit.attached(slice);
+    let fault = |rig: &Rig, hold: &Hold| {
+        let by = Requester::new(Some(hold.pasid().into()));
+        assert!(parent.port().read(by, AT, &mut [0; 8]).is_err());
+        let record = rig.take_record().unwrap();
+        assert_eq!(record.source(), slice);
+        let reason = FaultReason::from_code(record.reason().get()).unwrap();
+        (record.pasid(), reason)
+    };
+
+    let default = rig.container.default_hold(slice).unwrap();
+    let seen = fault(&rig, &default);
+    assert_eq!(seen, (None, FaultReason::ContextEntryNotPresent));
+
+    rig.set_context(slice, all_flags());
+    let space = Space::new(&mut rig);
+    rig.bind(pasid(0x55), &space);
+    let of_the_device = rig.container.translate(slice, pasid(0x55)).unwrap();
+    assert_ne!(of_the_device.pasid().get(), 0x55);
+    rig.unbind(pasid(0x55));
+    let seen = fault(&rig, &of_the_device);
+    let absent = FaultReason::PasidEntryNotPresent;
+    assert_eq!(seen, (Some(pasid(0x55)), absent));
+    assert_eq!(parent.host_faults(), []);
 }
 
 #[test]
