@@ -141,6 +141,28 @@ fn r66_what_the_guest_sees_has_its_own_names() {
 }
 
 #[test]
+fn r16_r66_work_by_a_pasid_that_is_not_bound_faults_in_the_guests_names() {
+    for kind in [DedicatedQueue, SharedQueue] {
+        let host = Host::new();
+        let (other, _others, _) = host.with_slice(1, kind);
+        let (tenant, _assigned, driver) = host.with_slice(2, kind);
+        let own = tenant.alloc().get();
+        let mode = dedicated(own).with_dedicated(kind == DedicatedQueue);
+        assert_eq!(driver.enable(mode), CommandError::SUCCESS);
+        let copy = Descriptor::memory_move(BUFFER, BUFFER + 4096, 8).with_pasid(own);
+        driver.submit(&copy.with_record(RECORD));
+        run(&mut host.parent.engine());
+        let faults = tenant.unit.take_faults();
+        assert!(!faults.is_empty());
+        for fault in faults {
+            assert_eq!((fault.bdf, fault.pasid.unwrap().get()), (SLOT, own));
+            assert_eq!(fault.reason, FaultReason::PasidEntryNotPresent);
+        }
+        assert_eq!(other.unit.take_faults(), []);
+    }
+}
+
+#[test]
 fn r67_a_tenants_storms_leave_another_its_share() {
     for kind in [DedicatedQueue, SharedQueue] {
         let host = Host::new();
