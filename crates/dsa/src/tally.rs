@@ -5,8 +5,8 @@
 //! sequentially consistent, so one of the two sees the other.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex};
-use std::time::Duration;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::lock::locked;
 
@@ -106,8 +106,11 @@ impl Tally {
         }
     }
 
-    /// Waits, first without sleeping, for at most `patience` once asleep. Says whether it came to that.
+    /// Waits, first without sleeping, for at most about `patience`. Says whether it came to that.
     pub(crate) fn wait(&self, until: Until, patience: Option<Duration>) -> bool {
+        // Each descriptor that is finished wakes the waiter, so patience is measured from here. Longer than the
+        // clock goes is for ever.
+        let deadline = patience.and_then(|patience| Instant::now().checked_add(patience));
         for _ in 0..SPINS {
             if self.reached(until) {
                 return true;
@@ -119,19 +122,16 @@ impl Tally {
         self.watched.store(true, Ordering::SeqCst);
         let mut reached = self.reached(until);
         while !reached {
-            let timed_out;
-            (watchers, timed_out) = match patience {
-                None => (self.sleep(watchers), false),
-                Some(patience) => {
-                    let slept = self.changed.wait_timeout(watchers, patience);
-                    let (guard, result) = slept.unwrap_or_else(|poisoned| poisoned.into_inner());
-                    (guard, result.timed_out())
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            watchers = match left {
+                None => self.sleep(watchers),
+                Some(Duration::ZERO) => break,
+                Some(left) => {
+                    let slept = self.changed.wait_timeout(watchers, left);
+                    slept.unwrap_or_else(PoisonError::into_inner).0
                 }
             };
             reached = self.reached(until);
-            if timed_out {
-                break;
-            }
         }
         watchers.sleeping -= 1;
         self.update_watched(&watchers);
@@ -155,7 +155,7 @@ impl Tally {
         watchers: std::sync::MutexGuard<'a, Watchers>,
     ) -> std::sync::MutexGuard<'a, Watchers> {
         let slept = self.changed.wait(watchers);
-        slept.unwrap_or_else(std::sync::PoisonError::into_inner)
+        slept.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calls `callback` once, when nothing is left: at once if that is so already, else from the
@@ -225,6 +225,23 @@ mod tests {
         tally.unpark(1);
         tally.finish(1);
         assert!(tally.wait(Until::Idle, None));
+    }
+
+    #[test]
+    fn patience_is_for_the_whole_wait_however_often_something_is_finished() {
+        let tally = Arc::new(Tally::default());
+        for _ in 0..200 {
+            tally.submit();
+        }
+        let other = Arc::clone(&tally);
+        let engine = std::thread::spawn(move || {
+            for _ in 0..200 {
+                std::thread::sleep(Duration::from_millis(5));
+                other.finish(1);
+            }
+        });
+        assert_eq!(tally.settle(Duration::from_millis(50)), Settled::Busy);
+        engine.join().unwrap();
     }
 
     #[test]

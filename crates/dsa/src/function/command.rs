@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use palisade_iommu::Privilege;
 use palisade_units::GuestPasid;
@@ -240,14 +240,10 @@ impl<P: PasidPolicy> DsaFunction<P> {
 
     fn drain(&self, state: &mut State, work: Work, after: After, interrupt: Switch) {
         let lanes = || bits(work.queues).filter_map(|index| self.lanes.get(index));
-        // Whoever is still busy when patience ends leaves none for the rest.
-        let mut patience = PATIENCE;
-        let mut is_idle = |settle: &dyn Fn(Duration) -> Settled| {
-            let settled = settle(patience);
-            if settled == Settled::Busy {
-                patience = Duration::ZERO;
-            }
-            settled == Settled::Idle
+        // One patience for all: what one queue takes of it the next does not have.
+        let begun = Instant::now();
+        let is_idle = |settle: &dyn Fn(Duration) -> Settled| {
+            settle(PATIENCE.saturating_sub(begun.elapsed())) == Settled::Idle
         };
         let mut idle = true;
         for lane in lanes() {
