@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use palisade_iommu::PageResponse;
 
@@ -40,9 +40,12 @@ impl LaneShared {
     }
 }
 
-/// Which page request of a lane; never used twice.
+/// Which page request; never used twice, whatever the lane. An answer may be so late that another client has the
+/// lane's place, and must not be taken for one to him.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ParkId(u64);
+
+static NEXT_PARK: AtomicU64 = AtomicU64::new(0);
 
 /// Tasks that wait for one page.
 struct Parked {
@@ -114,7 +117,6 @@ pub(crate) struct LaneState {
     parked: Vec<Parked>,
     /// Tasks that need a page while the lane has all its page requests out.
     stalled: VecDeque<Task>,
-    next_park: u64,
     /// What finished when it was last looked at: the truth is another thread's cache line.
     seen_finished: u64,
     /// Whether the next task is one that was begun, where there are both.
@@ -229,8 +231,7 @@ impl LaneState {
             self.stalled.push_back(task);
             Parking::Wait
         } else {
-            let id = ParkId(self.next_park);
-            self.next_park += 1;
+            let id = ParkId(NEXT_PARK.fetch_add(1, Ordering::Relaxed));
             let (session, tasks) = (Arc::clone(session), vec![task]);
             let asking = Asking::Sending;
             self.parked.push(Parked {

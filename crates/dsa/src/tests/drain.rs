@@ -128,6 +128,36 @@ fn r72_a_lane_that_goes_takes_its_hold_along() {
     run(&mut engine);
 }
 
+/// The answer may come late: another slice of the tenant that went keeps the PASID bound, and its request open.
+#[test]
+fn r63_a_late_answer_to_a_lane_that_is_gone_is_not_for_the_next_in_its_place() {
+    let host = Host::new();
+    let process = host.process(5);
+    process.map(FROM, FROM, 1);
+    process.map(RECORD, RECORD, 1);
+    let other = host.process(6);
+    other.map(FROM, FROM, 1);
+    other.map(RECORD, RECORD, 1);
+    let mut engine = host.engine();
+    let gone = Dedicated::open(&host, 0, 5);
+    gone.submit(blocking());
+    run(&mut engine);
+    let late = locked(&host.unit.requests)[0];
+    drop(gone);
+    let next = Dedicated::open(&host, 0, 6);
+    next.submit(blocking());
+    run(&mut engine);
+    host.respond(5, late.group, PageResponse::Invalid);
+    run(&mut engine);
+    assert_eq!(next.lane.settle(Duration::ZERO), Settled::Parked);
+    assert_eq!(record(&host, RECORD).status(), Status::NONE);
+    other.map(TO, TO, 1);
+    let request = locked(&host.unit.requests)[1];
+    host.respond(6, request.group, PageResponse::Success);
+    run(&mut engine);
+    assert_eq!(record(&host, RECORD).status(), Status::SUCCESS);
+}
+
 #[test]
 fn a_drain_descriptor_completes_after_what_is_before_it() {
     let host = Host::new();
