@@ -105,6 +105,16 @@ impl Which<'_> {
     }
 }
 
+/// What a task takes of a turn, at the most that can be told before it is begun.
+fn cost_bytes(task: &Task) -> u64 {
+    let descriptor = &task.work.descriptor;
+    if task.batch.is_some() || descriptor.opcode() == Opcode::BATCH {
+        // What its parts move stands in the client's memory; an engine goes on with it until a turn is over.
+        return TURN_BYTES;
+    }
+    TASK_COST_BYTES + u64::from(descriptor.size)
+}
+
 #[derive(Default)]
 pub(crate) struct LaneState {
     pub(crate) shared: Arc<LaneShared>,
@@ -196,7 +206,7 @@ impl LaneState {
                 None
             };
             let Some(task) = task else { return };
-            cost += TASK_COST_BYTES + u64::from(task.work.descriptor.size);
+            cost += cost_bytes(&task);
             into.push_back(task);
             if drain_next {
                 return;

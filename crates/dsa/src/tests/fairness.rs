@@ -3,6 +3,7 @@ use std::sync::Arc;
 use palisade_iommu::PageResponse;
 
 use super::{BLOCK, Dedicated, record};
+use crate::Progress;
 use crate::lock::locked;
 use crate::spec::{Descriptor, Status};
 use crate::testing::{Host, run};
@@ -96,6 +97,25 @@ fn a_batch_of_many_yields_between_its_parts() {
         (batch.status(), batch.bytes_completed),
         (Status::SUCCESS, 32)
     );
+}
+
+#[test]
+fn r67_many_batches_take_no_longer_a_turn_than_one_large_copy() {
+    let host = Host::new();
+    host.process(5).map(0, 0, 0xb01);
+    let list = 0xa0_0000;
+    let part = Descriptor::memory_move(0, 0x50_0000, 16 << 10);
+    for i in 0..32 {
+        host.write(list + i * 64, zerocopy::IntoBytes::as_bytes(&part));
+    }
+    let greedy = Dedicated::open(&host, 0, 5);
+    for _ in 0..60 {
+        greedy.submit(Descriptor::batch(list, 32));
+    }
+    let mut engine = host.engine();
+    for _ in 0..20 {
+        assert_eq!(engine.run(1), Progress::Worked(1), "a turn is one batch");
+    }
 }
 
 #[test]
