@@ -26,7 +26,7 @@ pub struct HostConfig {
     pub tenants: Vec<TenantConfig>,
 }
 
-/// How the work of a parent is given to tenants (house: the two scenarios).
+/// How the work of a parent is given to tenants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParentSharing {
     /// Slices of several tenants, mediated.
