@@ -6,5 +6,6 @@ mod closing;
 mod faults;
 mod model;
 mod racing;
+mod reaching;
 mod sharing;
 mod world;
