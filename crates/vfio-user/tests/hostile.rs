@@ -15,13 +15,14 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
     },
+    sync::{Arc, atomic::Ordering},
 };
 
-use common::{Server, Toy};
-use palisade_pci::Bar;
+use common::{FIRE_AT, Server, Toy};
+use palisade_pci::{Bar, Interrupt};
 use palisade_units::Gpa;
 use palisade_vfio_user::{
-    Client, ConnectionError, End, Errno, PeerGone, Region,
+    Client, ConnectionError, End, Errno, PeerGone, PeerHandle, Region,
     wire::{
         Capabilities, Command, Cut, DmaAccess, DmaMap, Header, IrqSet, MAX_FRAME_BYTES,
         RegionAccess, ReplyWanted, Version, cut, push_frame,
@@ -282,18 +283,57 @@ fn payloads_of_the_wrong_size_are_refused() {
     assert_eq!(refused, Err(Errno::INVAL));
 }
 
+fn single_write(region: u32, offset: u64, count: u32, data: u64) -> Vec<u8> {
+    [
+        &offset.to_ne_bytes()[..],
+        &region.to_ne_bytes(),
+        &count.to_ne_bytes(),
+        &data.to_ne_bytes(),
+    ]
+    .concat()
+}
+
+/// Stops a connection from within one of its own writes.
+struct StopAt(PeerHandle);
+
+impl Interrupt for StopAt {
+    fn signal(&self) {
+        self.0.stop();
+    }
+}
+
+/// Each write may take the function a while, and there is room for thousands of them.
+#[test]
+fn r33_a_stop_does_not_wait_for_what_the_peer_has_sent_already() {
+    let stop = single_write(0, FIRE_AT, 1, 0);
+    let work = single_write(2, 0, 8, 1);
+    let one_by_one = |write: &Vec<u8>| {
+        // The same fields without the count of writes; as many bytes as the count says.
+        let count = usize::from(write[12]);
+        message(Command::RegionWrite, &write[..16 + count])
+    };
+    let many = [vec![stop.clone()], vec![work.clone(); 100]].concat();
+    let apart: Vec<u8> = many.iter().flat_map(one_by_one).collect();
+    let count = (many.len() as u64).to_ne_bytes();
+    let together = message(
+        Command::RegionWriteMulti,
+        &[&count[..], &many.concat()].concat(),
+    );
+    for messages in [apart, together] {
+        let (server, mut stream) = negotiated();
+        let at_stop = Arc::new(StopAt(server.peer.clone()));
+        server.toy.vectors.lock().unwrap()[0] = Some(at_stop);
+        stream.write_all(&messages).unwrap();
+        let toy = Arc::clone(&server.toy);
+        assert_eq!(server.end().unwrap(), End::Stopped);
+        assert_eq!(toy.written.load(Ordering::Relaxed), 0);
+    }
+}
+
 #[test]
 fn many_writes_in_one_message_are_done_in_order() {
     let (server, mut stream) = negotiated();
-    let write = |region: u32, offset: u64, count: u32, data: u64| {
-        [
-            &offset.to_ne_bytes()[..],
-            &region.to_ne_bytes(),
-            &count.to_ne_bytes(),
-            &data.to_ne_bytes(),
-        ]
-        .concat()
-    };
+    let write = single_write;
     let multi =
         |writes: &[Vec<u8>], count: u64| [&count.to_ne_bytes()[..], &writes.concat()].concat();
     let good = [write(0, 0, 8, 1), write(0, 0, 4, 2), write(0, 8, 1, 3)];

@@ -135,18 +135,23 @@ impl Connection {
         }
     }
 
-    /// Handles whole messages until none is left or the peer must read first.
+    /// Handles whole messages until none is left, the peer must read first, or the connection is stopped: each may
+    /// take the function a while, so a stop does not wait for all of them.
     fn handle_received(&mut self) -> Result<Sent, ConnectionError> {
         // What waited from earlier goes first; nothing new is done for a peer that does not read.
         if self.send()? == Sent::Waiting {
             return Ok(Sent::Waiting);
         }
-        while let Some((frame, descriptors)) = self.receiver.next()? {
+        let shared = Arc::clone(&self.shared);
+        let is_stopped = || shared.is_stopped();
+        while !is_stopped()
+            && let Some((frame, descriptors)) = self.receiver.next()?
+        {
             match frame.kind {
                 Kind::Command => {
+                    let (session, replies) = (&mut self.session, &mut self.replies);
                     if let Some(agreed) =
-                        self.session
-                            .handle(&frame, descriptors, &mut self.replies)?
+                        session.handle(&frame, descriptors, &is_stopped, replies)?
                     {
                         self.send()?;
                         self.shared.open(agreed.max_data_bytes);

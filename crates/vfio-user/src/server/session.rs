@@ -38,8 +38,9 @@ impl Session {
         }
     }
 
-    /// Does what a command says and appends its reply, if one is wanted, to `replies`. Returns the
-    /// peer's capabilities when it has just told them.
+    /// Does what a command says and appends its reply, if one is wanted, to `replies`. A command of many parts is
+    /// given up between two of them when `is_stopped` says so. Returns the peer's capabilities when it has just
+    /// told them.
     ///
     /// # Errors
     /// Where there is no going on with this peer. What is merely refused is a reply with an error.
@@ -47,6 +48,7 @@ impl Session {
         &mut self,
         frame: &Frame<'_>,
         descriptors: Vec<OwnedFd>,
+        is_stopped: &dyn Fn() -> bool,
         replies: &mut Vec<u8>,
     ) -> Result<Option<Capabilities>, ConnectionError> {
         if self.agreed.is_none() {
@@ -54,7 +56,7 @@ impl Session {
         }
         let start = replies.len();
         replies.extend_from_slice(Header::reply(&frame.header).as_bytes());
-        let outcome = self.dispatch(frame, descriptors, replies);
+        let outcome = self.dispatch(frame, descriptors, is_stopped, replies);
         if frame.header.reply_wanted() == ReplyWanted::No {
             replies.truncate(start);
             return Ok(None);
@@ -108,6 +110,7 @@ impl Session {
         &mut self,
         frame: &Frame<'_>,
         descriptors: Vec<OwnedFd>,
+        is_stopped: &dyn Fn() -> bool,
         out: &mut Vec<u8>,
     ) -> Result<(), Errno> {
         let payload = frame.payload;
@@ -117,7 +120,7 @@ impl Session {
         match command {
             Command::RegionWrite => self.region_write(payload, out),
             Command::RegionRead => self.region_read(payload, out),
-            Command::RegionWriteMulti => self.region_write_multi(payload, out),
+            Command::RegionWriteMulti => self.region_write_multi(payload, is_stopped, out),
             Command::DmaMap => {
                 let request = exactly::<DmaMap>(payload)?;
                 self.maps.map(&*self.memory, &request, descriptors)
@@ -254,13 +257,21 @@ impl Session {
     }
 
     /// In order, up to the first that is refused.
-    fn region_write_multi(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Errno> {
+    fn region_write_multi(
+        &self,
+        payload: &[u8],
+        is_stopped: &dyn Fn() -> bool,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Errno> {
         let (header, rest) = starts_with::<WriteMultiHeader>(payload)?;
         let (writes, odd) = rest.as_chunks::<{ SingleWrite::BYTES }>();
         if !odd.is_empty() || writes.len() as u64 != header.count.get() {
             return Err(Errno::INVAL);
         }
         for write in writes {
+            if is_stopped() {
+                return Err(Errno::CANCELED);
+            }
             let write = exactly::<SingleWrite>(write)?;
             let count = write.count.get();
             let data = write.data.get(..count as usize).ok_or(Errno::INVAL)?;
