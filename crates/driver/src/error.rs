@@ -53,7 +53,7 @@ pub enum DriverError {
         waited: Duration,
     },
     /// The other end of a connection.
-    #[error("{peer}: {source}")]
+    #[error("the connection to {peer}")]
     Transport {
         /// Which function's connection.
         peer: String,

@@ -38,13 +38,28 @@ fn a_machine_without_qemu_is_told_what_to_install() {
     let said = complaint(palisade().args([
         "vm",
         "--kernel",
-        "bzImage",
+        "/dev/null",
         "--initrd",
-        "initrd",
+        "/dev/null",
         "--qemu",
         "/nowhere/qemu",
     ]));
     assert!(said.contains("10.1") && said.contains("--qemu"), "{said}");
+}
+
+#[test]
+fn a_kernel_that_is_not_there_is_named() {
+    let said = complaint(palisade().args([
+        "vm",
+        "--kernel",
+        "/nowhere/bzImage",
+        "--initrd",
+        "/dev/null",
+    ]));
+    assert!(
+        said.contains("/nowhere/bzImage: the kernel cannot be read"),
+        "{said}"
+    );
 }
 
 #[test]

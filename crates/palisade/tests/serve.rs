@@ -12,7 +12,10 @@ use std::{
 use host::{Daemon, FIRST, PATIENCE, TenantProcess, palisade};
 use palisade_driver::{Copy, FunctionAddress, MissingPage, Tenant};
 use palisade_units::Iova;
-use palisade_vfio_user::Client;
+use palisade_vfio_user::{
+    Client, Region,
+    wire::{REGION_READS, REGION_WRITES},
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -154,4 +157,24 @@ fn r33_the_memory_of_a_tenant_that_is_gone_is_let_go() {
     alice.kill();
     daemon.wait_for_end_of("alice");
     host::wait_until("nothing of the tenant's memory is mapped", || mapped() == 0);
+}
+
+#[test]
+fn r18_a_client_is_offered_no_page_to_map() {
+    let daemon = Daemon::start();
+    for name in ["alice-unit", "alice-0", "alice-1"] {
+        let mut client = Client::connect(daemon.socket(name)).unwrap();
+        let mut regions = 0;
+        for region in (0..Region::COUNT).filter_map(Region::from_index) {
+            let info = client.region_info(region).unwrap();
+            assert_eq!(
+                info.flags & !(REGION_READS | REGION_WRITES),
+                0,
+                "{name} {region:?}"
+            );
+            regions += usize::from(info.len_bytes > 0);
+        }
+        // Registers and configuration space at the least: there was something to look at.
+        assert!(regions >= 2, "{name}");
+    }
 }

@@ -95,7 +95,6 @@ fn served(tenant: &TenantConfig) -> (Served, Vec<Served>) {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let qemu = Qemu::find(&arguments.qemu)?;
     let machine = Machine {
         kernel: arguments.kernel.clone(),
         initrd: arguments.initrd.clone(),
@@ -106,6 +105,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         cpus: arguments.cpus,
         arguments: arguments.arguments.clone(),
     };
+    machine.check()?;
+    let qemu = Qemu::find(&arguments.qemu)?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("watch for signals")?;
     let work = tempfile::Builder::new().prefix("palisade-vm-").tempdir()?;
     let (host, tenant) = match (&arguments.config, &arguments.tenant) {

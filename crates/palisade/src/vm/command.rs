@@ -36,8 +36,11 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Whether the files are there, before anything is started.
-    pub(super) fn check(&self) -> Result<(), VmError> {
+    /// Whether the files are there, to be asked before anything is started.
+    ///
+    /// # Errors
+    /// [`VmError::Missing`].
+    pub fn check(&self) -> Result<(), VmError> {
         for (file, what) in [(&self.kernel, "the kernel"), (&self.initrd, "the initrd")] {
             File::open(file).map_err(|source| VmError::Missing {
                 file: file.clone(),

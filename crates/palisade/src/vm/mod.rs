@@ -128,7 +128,6 @@ pub fn start(
     functions: &[Served],
     work: &Path,
 ) -> Result<std::process::Child, VmError> {
-    machine.check()?;
     let base = probe::unit_base(qemu, machine, unit, functions, work)?;
     tracing::info!(base = format_args!("{base:#x}"), unit = %unit.bdf, "the firmware placed the unit's registers");
     let table = work.join("dmar.bin");
