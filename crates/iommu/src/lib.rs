@@ -6,7 +6,7 @@
 //! ends. It keeps a [`Hold`](palisade_ioasid::Hold), so the PASID behind it is not given out again
 //! while it stands. An engine reaches memory through its [`DmaPort`] and in no other way.
 //!
-//! - **Walks** follow VT-d revision 4.1, scalable mode: first stage (§3.6), second stage (§3.7),
+//! - **Walks** follow VT-d revision 5.10, scalable mode: first stage (§3.6), second stage (§3.7),
 //!   both (§3.8), pass-through (§3.9). Each violation has its [`FaultReason`] (§7.1.3).
 //! - **Caches** are private to ports and checked against the function's generation, which
 //!   invalidations advance. What is stale stays until it is invalidated. An invalidation, unbind or

@@ -151,7 +151,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn r59_every_code_of_the_facts_has_a_reason() {
+    fn r59_every_architectural_code_has_a_reason() {
         let listed = (0x30..=0x31)
             .chain(0x38..=0x3a)
             .chain(0x40..=0x48)
