@@ -78,10 +78,10 @@ impl Engine {
         }
     }
 
-    /// Forgets all translations. A thread that is about to sleep for long calls this, so that the engine
-    /// keeps no memory of a tenant mapped who is gone.
-    pub fn forget(&mut self) {
-        self.port.forget();
+    /// Lets go of memory that was taken away since it was last used. Whoever runs the engine calls this after memory
+    /// was removed or a tenant went: until then what is gone may stay mapped in this process.
+    pub fn forget_stale(&mut self) {
+        self.port.forget_stale();
     }
 
     /// Works on what was taken. Says on how many tasks.

@@ -236,10 +236,12 @@ impl DmaPort {
         })
     }
 
-    /// Forgets all translations, so that an idle port keeps no memory of a tenant mapped.
-    pub fn forget(&mut self) {
-        self.reads.clear();
-        self.writes.clear();
+    /// Lets go of memory that translations lead to which were invalidated. No access uses them, but their memory
+    /// stays mapped in this process until they are replaced or this is called.
+    pub fn forget_stale(&mut self) {
+        let current = |tag| self.function.generations.current(tag);
+        self.reads.drop_stale(current);
+        self.writes.drop_stale(current);
     }
 }
 

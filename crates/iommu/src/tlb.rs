@@ -1,5 +1,5 @@
 use palisade_memory::HostSlice;
-use palisade_units::{Iova, PAGE_SHIFT, PageSize, PasidTag};
+use palisade_units::{GuestPasid, Iova, PAGE_SHIFT, PageSize, PasidTag};
 
 use crate::epoch::Generation;
 use crate::resolve::Resolved;
@@ -26,6 +26,14 @@ impl Kind {
 
     pub(crate) fn new(tag: Option<PasidTag>, attributes: u32) -> Self {
         Self(tag.map_or(Self::WITHOUT_PASID, PasidTag::get) | attributes)
+    }
+
+    fn tag(self) -> Option<PasidTag> {
+        if self.0 & Self::WITHOUT_PASID != 0 {
+            return None;
+        }
+        let number = GuestPasid::new(self.0 & (Self::WITHOUT_PASID - 1)).ok()?;
+        Some(PasidTag::of_exclusive_owner(number))
     }
 }
 
@@ -157,10 +165,12 @@ impl Tlb {
         }))
     }
 
-    /// Drops every translation.
-    pub(crate) fn clear(&mut self) {
+    /// Drops every translation that no request can use any more, by what is current for its tag.
+    pub(crate) fn drop_stale(&mut self, current: impl Fn(Option<PasidTag>) -> Generation) {
         for line in self.small.iter_mut().chain(&mut self.large) {
-            *line = Line::EMPTY;
+            if line.slice.is_some() && line.generation != current(line.kind.tag()) {
+                *line = Line::EMPTY;
+            }
         }
     }
 }

@@ -141,22 +141,53 @@ fn r9_the_ledger_shows_what_the_guest_was_given() {
     alice.finish();
 }
 
+/// How many ranges of tenants' memory a daemon has mapped.
+fn mapped(daemon: &Daemon) -> usize {
+    let maps = fs::read_to_string(format!("/proc/{}/maps", daemon.pid())).unwrap();
+    maps.lines().filter(|line| line.contains("/memfd:")).count()
+}
+
 #[test]
 fn r33_the_memory_of_a_tenant_that_is_gone_is_let_go() {
     let daemon = Daemon::start();
     let alice = TenantProcess::start(&daemon, "alice", 8 * MIB);
     alice.wait_for("copied");
-    let maps = || fs::read_to_string(format!("/proc/{}/maps", daemon.pid())).unwrap();
-    let mapped = || {
-        maps()
-            .lines()
-            .filter(|line| line.contains("/memfd:"))
-            .count()
-    };
-    assert!(mapped() > 0);
+    assert!(mapped(&daemon) > 0);
     alice.kill();
     daemon.wait_for_end_of("alice");
-    host::wait_until("nothing of the tenant's memory is mapped", || mapped() == 0);
+    host::wait_until("nothing of the tenant's memory is mapped", || {
+        mapped(&daemon) == 0
+    });
+}
+
+/// The process's addresses are all tenants': one that maps, touches and unmaps must not use them up.
+#[test]
+fn r44_memory_that_a_tenant_takes_back_is_let_go_while_it_stays() {
+    let daemon = Daemon::start();
+    let functions = [FunctionAddress {
+        bdf: FIRST,
+        socket: daemon.socket("bob-0"),
+    }];
+    let mut bob = Tenant::connect(&daemon.socket("bob-unit"), &functions, 64 * MIB).unwrap();
+    let process = bob.start_process().unwrap();
+    let (from, to) = (Iova::new(0x5000_0000_0000), Iova::new(0x5000_0010_0000));
+    bob.plant(process, from, &[7; 4096]).unwrap();
+    bob.plant(process, to, &[0; 4096]).unwrap();
+    let copy = Copy {
+        process,
+        from,
+        to,
+        len_bytes: 4096,
+        missing: MissingPage::End,
+    };
+    bob.copy(FIRST, copy).unwrap();
+    assert_eq!(mapped(&daemon), 2, "the unit's and the function's");
+    let (accelerator, _) = bob.accelerator_and_kernel(FIRST).unwrap();
+    let client = accelerator.link_mut().client_mut();
+    client.dma_unmap_all().unwrap();
+    host::wait_until("the function's memory is not mapped", || {
+        mapped(&daemon) == 1
+    });
 }
 
 #[test]

@@ -245,17 +245,45 @@ fn copies_say_how_far_they_came_and_which_side_stopped_them() {
     assert_eq!(stopped.error, DmaError::NotPresent { at, access });
 }
 
+/// How often a file is mapped in this process.
+fn mappings(name: &str) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    maps.lines().filter(|line| line.contains(name)).count()
+}
+
 #[test]
-fn r72_a_port_that_forgets_keeps_no_memory_of_a_tenant() {
+fn r72_a_port_that_forgets_keeps_no_memory_that_is_gone_and_all_that_is_not() {
+    const NAME: &str = "memory-that-goes";
+    const AT: u64 = 1 << 30;
     let tenant = Tenant::alone();
-    let (function, claim, _process) = warm(&tenant, 0x1000);
+    let (function, _claim, process) = warm(&tenant, 0x1000);
+    let goes = SharedMemory::create(NAME, 0x1000).unwrap();
+    let others = mappings(NAME);
+    let backing = goes.backing();
+    let at = Gpa::new(AT);
+    let memory = &tenant.memory;
+    memory
+        .map(at, 0x1000, backing, Protection::ReadWrite)
+        .unwrap();
+    let pass = tenant.pass_through(2);
+    function.bind(tag(2), tenant.hold(), pass).unwrap();
+    let pass = tenant.pass_through(3);
+    function.bind(None, tenant.hold(), pass).unwrap();
     let mut port = function.port();
-    read(&mut port, tag(1), 0x5000).unwrap();
-    drop(claim);
-    // Nothing is to be seen of it from outside but that it goes on to work.
-    port.forget();
-    assert_eq!(
-        refused(read(&mut port, tag(1), 0x5000)),
-        FaultReason::PasidEntryNotPresent
-    );
+    assert_eq!(read(&mut port, tag(1), 0x5000), Ok(1));
+    for of in [tag(2), None] {
+        assert_eq!(read(&mut port, of, AT), Ok(0));
+        write(&mut port, of, AT, 0).unwrap();
+    }
+    memory.unmap(at, 0x1000).unwrap();
+    for of in [tag(2), None] {
+        port.forget_stale();
+        assert_eq!(mappings(NAME), others + 1, "it may be in use still");
+        function.invalidate(Scope::Tag(of));
+    }
+    port.forget_stale();
+    assert_eq!(mappings(NAME), others);
+    // What was not invalidated is there as it was.
+    process.map(0x5000, 0x2000);
+    assert_eq!(read(&mut port, tag(1), 0x5000), Ok(1));
 }

@@ -21,7 +21,7 @@ pub(crate) struct Bell {
     rings: AtomicU64,
     sleeping: AtomicU32,
     stopped: AtomicBool,
-    departures: AtomicU64,
+    removals: AtomicU64,
     lock: Mutex<()>,
     wake: Condvar,
 }
@@ -60,15 +60,15 @@ impl Bell {
         self.sleeping.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// A tenant is gone: what engines remember of its memory has to go too.
-    pub(crate) fn departed(&self) {
-        self.departures.fetch_add(1, Ordering::SeqCst);
+    /// Memory of a tenant was removed: what engines remember of it has to go too.
+    pub(crate) fn memory_removed(&self) {
+        self.removals.fetch_add(1, Ordering::SeqCst);
         self.ring();
     }
 
-    /// How many tenants have gone.
-    pub(crate) fn departures(&self) -> u64 {
-        self.departures.load(Ordering::SeqCst)
+    /// How often memory was removed.
+    pub(crate) fn removals(&self) -> u64 {
+        self.removals.load(Ordering::SeqCst)
     }
 
     /// Ends the engines.

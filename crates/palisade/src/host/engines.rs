@@ -64,14 +64,14 @@ impl Drop for Engines {
 }
 
 fn work(mut engine: Engine, bell: &Bell) {
-    let mut departures = bell.departures();
+    let mut removals = bell.removals();
     while !bell.stopped() {
         let seen = bell.rings();
-        // Cached translations of a tenant that is gone lead nowhere, but they keep its memory mapped.
-        let departed = bell.departures();
-        if departed != departures {
-            departures = departed;
-            engine.forget();
+        // Cached translations to memory that was removed lead nowhere, but they keep it mapped.
+        let removed = bell.removals();
+        if removed != removals {
+            removals = removed;
+            engine.forget_stale();
         }
         if matches!(engine.run(BUDGET), Progress::Idle) {
             bell.wait(seen);

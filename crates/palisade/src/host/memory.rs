@@ -11,12 +11,16 @@ use palisade_units::Gpa;
 use palisade_vfio_user::ClientMemory;
 use rustix::io::Errno;
 
+/// Tells who runs engines that memory was removed, which their caches keep mapped.
+pub(crate) type MemoryRemoved = Arc<dyn Fn() + Send + Sync>;
+
 /// What has to happen between taking memory away and saying so.
 enum Readers {
     /// Nobody reads it but the thread that serves the messages, and that is here.
     ServingThread,
-    /// A device may be at work in it: its translations go before the answer (R44).
-    Device(Arc<Assigned>),
+    /// A device may be at work in it: its translations go before the answer (R44), and what keeps the memory
+    /// mapped soon after.
+    Device(Arc<Assigned>, MemoryRemoved),
 }
 
 /// The maps of one connection.
@@ -38,10 +42,10 @@ impl Maps {
         }
     }
 
-    pub(crate) fn of_function(assigned: Arc<Assigned>) -> Self {
+    pub(crate) fn of_function(assigned: Arc<Assigned>, removed: MemoryRemoved) -> Self {
         Self {
             memory: assigned.attachment().memory().clone(),
-            readers: Readers::Device(assigned),
+            readers: Readers::Device(assigned, removed),
             refused: AtomicU64::new(0),
         }
     }
@@ -76,7 +80,10 @@ impl ClientMemory for Maps {
     fn unmap(&self, at: Gpa, len_bytes: u64) -> Result<(), Errno> {
         match &self.readers {
             Readers::ServingThread => self.memory.unmap(at, len_bytes),
-            Readers::Device(assigned) => assigned.attachment().unmap(at, len_bytes),
+            Readers::Device(assigned, removed) => assigned
+                .attachment()
+                .unmap(at, len_bytes)
+                .inspect(|()| removed()),
         }
         .map_err(|e| e.errno())
     }
@@ -84,7 +91,10 @@ impl ClientMemory for Maps {
     fn unmap_all(&self) {
         match &self.readers {
             Readers::ServingThread => self.memory.unmap_all(),
-            Readers::Device(assigned) => assigned.attachment().unmap_all(),
+            Readers::Device(assigned, removed) => {
+                assigned.attachment().unmap_all();
+                removed();
+            }
         }
     }
 }

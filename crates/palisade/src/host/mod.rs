@@ -119,8 +119,8 @@ impl Host {
                     source,
                 })?;
             let bells = bells.clone();
-            let departed = Box::new(move || bells.iter().for_each(|bell| bell.departed()));
-            let running = Tenant::new(tenant, set, departed);
+            let removed = Arc::new(move || bells.iter().for_each(|bell| bell.memory_removed()));
+            let running = Tenant::new(tenant, set, removed);
             for function in &tenant.functions {
                 let source = sources
                     .add(function)

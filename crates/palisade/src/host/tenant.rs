@@ -12,7 +12,7 @@ use palisade_vtd::{Unit, UnitConfig, VcmdLayout};
 
 use super::{
     gate::{Admission, Gate},
-    memory::Maps,
+    memory::{Maps, MemoryRemoved},
     messages::Messages,
     source::Source,
 };
@@ -30,15 +30,13 @@ pub(crate) struct Tenant {
     messages: Arc<Messages>,
     unit: Arc<Unit>,
     unit_memory: GuestMemory,
+    removed: MemoryRemoved,
 }
 
 impl Tenant {
-    /// `departed` is called when a process that was the tenant is gone and holds nothing any more.
-    pub(crate) fn new(
-        config: &TenantConfig,
-        set: PasidSet,
-        departed: Box<dyn Fn() + Send + Sync>,
-    ) -> Arc<Self> {
+    /// `removed` is called when memory that a device may have used is not the tenant's any more: unmapped, or gone
+    /// with a connection.
+    pub(crate) fn new(config: &TenantConfig, set: PasidSet, removed: MemoryRemoved) -> Arc<Self> {
         let container = Container::new(set.clone());
         let messages = Arc::new(Messages::default());
         let unit_memory = GuestMemory::new();
@@ -53,12 +51,12 @@ impl Tenant {
             unit_memory.clone(),
             Arc::clone(&messages) as _,
         );
-        let (name, all) = (config.name.clone(), container.clone());
+        let (name, all, gone) = (config.name.clone(), container.clone(), Arc::clone(&removed));
         let gate = Gate::new(
             &config.name,
             Box::new(move || {
                 all.close();
-                departed();
+                gone();
                 tracing::info!(tenant = name, "gone, and all it held is given back");
             }),
         );
@@ -70,6 +68,7 @@ impl Tenant {
             messages,
             unit,
             unit_memory,
+            removed,
         })
     }
 
@@ -160,7 +159,7 @@ impl Tenant {
         let assigned = Arc::new(source.assign(&self.container, guest_bdf, GuestMemory::new())?);
         self.unit.attached(guest_bdf);
         let function = assigned.function();
-        let maps = Arc::new(Maps::of_function(assigned));
+        let maps = Arc::new(Maps::of_function(assigned, Arc::clone(&self.removed)));
         let connection = Connection::new(stream, Arc::clone(&function), maps)?;
         admission.registered(connection.peer());
         let number = self.messages.add(function, connection.peer());
@@ -168,6 +167,7 @@ impl Tenant {
         self.messages.remove(number);
         // With the connection went its maps, and with them the assignment: the device let go, its entries
         // were drained, and then the memory was unmapped.
+        (self.removed)();
         Ok(())
     }
 }
