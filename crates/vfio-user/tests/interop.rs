@@ -19,7 +19,7 @@ use common::{BAR0_BYTES, FIRE_AT, Toy, VECTORS};
 use palisade_memory::{GuestMemory, SharedMemory};
 use palisade_units::Gpa;
 use palisade_vfio_user::{Connection, End};
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 const CONFIG: u32 = 7;
 const MSIX: u32 = 2;
@@ -67,6 +67,11 @@ fn a_published_client_gets_through_a_session() {
         .unwrap();
     client.region_write(0, FIRE_AT, &[5]).unwrap();
     let mut count = [0; 8];
+    let limit = Timespec {
+        tv_sec: 10,
+        tv_nsec: 0,
+    };
+    poll(&mut [PollFd::new(&vector, PollFlags::IN)], Some(&limit)).unwrap();
     rustix::io::read(&vector, &mut count).unwrap();
     assert_eq!(u64::from_ne_bytes(count), 1);
 

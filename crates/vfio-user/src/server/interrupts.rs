@@ -1,60 +1,21 @@
 use std::{os::fd::OwnedFd, sync::Arc};
 
 use palisade_pci::{Function, Interrupt};
-use rustix::{
-    fs::{OFlags, fcntl_getfl, fcntl_setfl, readlink},
-    io::Errno,
-};
+use rustix::io::Errno;
 
+use super::signaller::{EventFd, Raise, Signaller};
 use crate::wire::{IRQ_IS_EVENTFD, IrqInfo, IrqSet, IrqSetFlags};
 
 /// The interrupt types of a PCI device: INTx, MSI, MSI-X, error, request.
 pub(crate) const IRQ_TYPES: u32 = 5;
 const MSIX: u32 = 2;
 
-/// An eventfd of the peer.
-///
-/// Writing must not wait, though the peer shares the open file: it could set the counter to its end. So
-/// the file is made non-blocking, and looked at again before each write.
-#[derive(Debug)]
-struct EventFd(OwnedFd);
-
-impl EventFd {
-    /// Takes an eventfd and nothing else: writing to a pipe or a file would have other effects.
-    fn new(fd: OwnedFd) -> Result<Self, Errno> {
-        use std::os::fd::AsRawFd;
-        let name = readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new())
-            .map_err(|_| Errno::BADF)?;
-        if name.as_bytes() != b"anon_inode:[eventfd]" {
-            return Err(Errno::INVAL);
-        }
-        let eventfd = Self(fd);
-        eventfd.unblock()?;
-        Ok(eventfd)
-    }
-
-    fn unblock(&self) -> Result<(), Errno> {
-        let flags = fcntl_getfl(&self.0)?;
-        if flags.contains(OFlags::NONBLOCK) {
-            return Ok(());
-        }
-        fcntl_setfl(&self.0, flags | OFlags::NONBLOCK)
-    }
-}
-
-impl Interrupt for EventFd {
-    fn signal(&self) {
-        if self.unblock().is_ok() {
-            // A full counter is an interrupt that the peer has not looked at yet.
-            let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
-        }
-    }
-}
-
 /// The MSI-X vectors that the peer has connected. All are disconnected when this goes.
 pub(crate) struct Vectors {
     function: Arc<dyn Function>,
     connected: Vec<Option<Arc<EventFd>>>,
+    /// Started when the first vector is connected. Goes last.
+    signaller: Option<Signaller>,
 }
 
 impl Vectors {
@@ -63,6 +24,7 @@ impl Vectors {
         Self {
             function,
             connected: vec![None; count],
+            signaller: None,
         }
     }
 
@@ -129,7 +91,7 @@ impl Vectors {
 
     fn fire(&self, vectors: impl Iterator<Item = usize>) {
         for eventfd in vectors.filter_map(|vector| self.connected[vector].as_ref()) {
-            eventfd.signal();
+            Raise(Arc::clone(eventfd)).signal();
         }
     }
 
@@ -138,14 +100,18 @@ impl Vectors {
         if fds.len() != count {
             return Err(Errno::INVAL);
         }
+        let signaller = match &mut self.signaller {
+            Some(signaller) => signaller,
+            none => none.insert(Signaller::start()?),
+        };
         let eventfds: Vec<_> = fds
             .into_iter()
-            .map(EventFd::new)
+            .map(|fd| EventFd::new(fd, signaller))
             .collect::<Result<_, _>>()?;
         for (vector, eventfd) in (start..).zip(eventfds) {
             let eventfd = Arc::new(eventfd);
             self.connected[vector] = Some(Arc::clone(&eventfd));
-            self.tell(vector, Some(eventfd));
+            self.tell(vector, Some(Arc::new(Raise(eventfd))));
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ mod interrupts;
 mod outgoing;
 mod receiver;
 mod session;
+mod signaller;
 mod waiting;
 
 pub use connection::{Connection, ConnectionError, End};
