@@ -1,10 +1,13 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use palisade_units::{GuestPasid, HostPasid, TenantId};
+use palisade_units::{Bdf, GuestPasid, HostPasid, TenantId};
 
+use crate::event::Log;
 use crate::state::State;
-use crate::{IoasidError, PasidRange, PasidSet, Quota};
+use crate::{
+    Clock, Events, FaultCode, IoasidError, NoClock, PasidRange, PasidSet, Quota, Request, Sequence,
+};
 
 pub(crate) struct Shared(Mutex<State>);
 
@@ -25,8 +28,15 @@ impl Authority {
     /// A namespace of 2^20 PASIDs of which 0 and those in `reserved` are never given out.
     #[must_use]
     pub fn new(reserved: &[PasidRange]) -> Self {
+        Self::with_audit(reserved, Audit::default())
+    }
+
+    /// As [`Authority::new`], with a clock for the times of events and a bound for their number.
+    #[must_use]
+    pub fn with_audit(reserved: &[PasidRange], audit: Audit) -> Self {
+        let log = Log::new(audit.kept_events, audit.clock);
         Self {
-            shared: Arc::new(Shared(Mutex::new(State::new(reserved)))),
+            shared: Arc::new(Shared(Mutex::new(State::new(reserved, log)))),
         }
     }
 
@@ -36,7 +46,11 @@ impl Authority {
     /// [`IoasidError::Exists`] (EEXIST) when the tenant has a set, also one that was closed and
     /// still has PASIDs held; [`IoasidError::NoCapacity`] (ENOSPC) beyond what is left.
     pub fn create_set(&self, tenant: TenantId, quota: Quota) -> Result<PasidSet, IoasidError> {
-        let id = self.shared.lock().create_set(tenant, quota)?;
+        let id = {
+            let mut state = self.shared.lock();
+            let created = state.create_set(tenant, quota);
+            state.note(tenant, Request::CreateSet, created)?
+        };
         Ok(PasidSet::new(Arc::clone(&self.shared), id, tenant))
     }
 
@@ -63,6 +77,55 @@ impl Authority {
     pub fn owner_of(&self, pasid: HostPasid) -> Option<TenantId> {
         self.shared.lock().owner_of(pasid)
     }
+
+    /// The events from one on, as far as the log still has them: to follow, ask again with
+    /// [`Events::next`]. Allocation, bind, refusal, fault and free are events, among others.
+    #[must_use]
+    pub fn events_since(&self, first: Sequence) -> Events {
+        self.shared.lock().log.since(first)
+    }
+
+    /// How many events the log has dropped since the start, to make room for later ones.
+    #[must_use]
+    pub fn events_dropped(&self) -> u64 {
+        self.shared.lock().log.dropped()
+    }
+
+    /// Notes that the platform refused an access by a PASID, for whom it belongs to at this moment:
+    /// who records it keeps a [`Hold`](crate::Hold) or is in the fault's own path. A PASID that
+    /// nobody owns is noted as nobody's.
+    pub fn record_fault(&self, pasid: HostPasid, place: Bdf, reason: FaultCode) {
+        self.shared.lock().faulted(pasid, place, reason);
+    }
+}
+
+/// How an authority keeps its events.
+#[derive(Clone)]
+pub struct Audit {
+    /// Where their times come from.
+    pub clock: Arc<dyn Clock>,
+    /// How many are kept: a later one drops the oldest.
+    pub kept_events: usize,
+}
+
+/// How many events are kept where nothing else was asked for.
+pub const DEFAULT_KEPT_EVENTS: usize = 4096;
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self {
+            clock: Arc::new(NoClock),
+            kept_events: DEFAULT_KEPT_EVENTS,
+        }
+    }
+}
+
+impl std::fmt::Debug for Audit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Audit")
+            .field("kept_events", &self.kept_events)
+            .finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Authority {
@@ -82,8 +145,13 @@ pub struct LedgerEntry {
     pub guest: Option<GuestPasid>,
     /// How many holds are on it.
     pub references: u32,
+    /// How many entries it has in tables, as far as they were told with
+    /// [`Hold::bind`](crate::Hold::bind).
+    pub bindings: u32,
     /// Where it is in its life.
     pub state: PasidState,
+    /// The event of its allocation.
+    pub since: Sequence,
 }
 
 /// Where a PASID that is out is in its life. One that is not out is free.

@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
-use palisade_units::{HostPasid, TenantId};
+use palisade_units::{Bdf, HostPasid, TenantId};
 
 use crate::authority::Shared;
+use crate::{IoasidError, Request};
 
 /// A counted reference to a PASID of one tenant. While one lives, the number is not given out again.
 ///
@@ -34,6 +35,53 @@ impl Hold {
     #[must_use]
     pub const fn tenant(&self) -> TenantId {
         self.tenant
+    }
+
+    /// Says that an entry for the PASID is in the table of a function. The mark lives as long as the
+    /// entry, and holds the PASID like the entry itself. Replace an entry's mark by making the new one
+    /// before the old one goes: the PASID is then never unbound in between.
+    ///
+    /// # Errors
+    /// [`IoasidError::FreePending`] (EBUSY) once the PASID was freed.
+    pub fn bind(&self, place: Bdf) -> Result<BindMark, IoasidError> {
+        {
+            let mut state = self.shared.lock();
+            let answer = state.bound(self.pasid, place);
+            state.note(self.tenant, Request::Bind, answer)?;
+        }
+        Ok(BindMark {
+            hold: self.clone(),
+            place,
+        })
+    }
+}
+
+/// The word that an entry for a PASID is in the table of a function. Dropping it says that the entry
+/// is gone.
+#[derive(Debug)]
+pub struct BindMark {
+    hold: Hold,
+    place: Bdf,
+}
+
+impl BindMark {
+    /// The reference that the entry has.
+    #[must_use]
+    pub const fn hold(&self) -> &Hold {
+        &self.hold
+    }
+
+    /// The function in whose table the entry is.
+    #[must_use]
+    pub const fn place(&self) -> Bdf {
+        self.place
+    }
+}
+
+impl Drop for BindMark {
+    fn drop(&mut self) {
+        let Hold { shared, pasid, .. } = &self.hold;
+        shared.lock().unbound(*pasid, self.place);
     }
 }
 

@@ -6,24 +6,35 @@
 //! freed while held stays *free-pending*, still charged and still its tenant's, until the last hold
 //! goes. A set also pairs the numbers of its guest with the host's.
 //!
+//! What happens is written down: every allocation, bind, refusal, fault and free is an [`Event`] with a
+//! number and the time of a [`Clock`] that the caller brings, in a log that keeps the latest of them and
+//! counts those that it dropped.
+//!
 //! What it will not do: it knows no tables and no devices, so it neither grants nor revokes access
 //! itself; it never waits; and it notifies nobody of what becomes of a PASID.
 
 mod authority;
 mod bitmap;
+mod clock;
 mod error;
+mod event;
 mod hold;
 mod range;
+mod records;
 mod set;
 mod state;
 
+#[cfg(test)]
+mod event_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod tests;
 
-pub use authority::{Authority, LedgerEntry, PasidState};
+pub use authority::{Audit, Authority, DEFAULT_KEPT_EVENTS, LedgerEntry, PasidState};
+pub use clock::{Clock, NoClock, Timestamp};
 pub use error::IoasidError;
-pub use hold::Hold;
+pub use event::{Event, EventKind, Events, FaultCode, FreeOutcome, Request, Sequence};
+pub use hold::{BindMark, Hold};
 pub use range::{DEFAULT_QUOTA, PasidRange, Quota};
 pub use set::PasidSet;

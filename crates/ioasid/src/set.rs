@@ -3,8 +3,8 @@ use std::sync::Arc;
 use palisade_units::{GuestPasid, HostPasid, TenantId};
 
 use crate::authority::Shared;
-use crate::state::SetId;
-use crate::{Hold, IoasidError, PasidRange, PasidState};
+use crate::records::SetId;
+use crate::{Hold, IoasidError, PasidRange, PasidState, Request};
 
 /// The PASIDs of one tenant. A handle: clones share the set and its quota. The set is closed by
 /// [`PasidSet::close`] or when the last handle goes.
@@ -63,7 +63,9 @@ impl PasidSet {
     /// (ENOSPC) beyond what the other sets leave, [`IoasidError::Closed`].
     pub fn adjust(&self, quota: u32) -> Result<(), IoasidError> {
         let Handle { shared, id, tenant } = &*self.handle;
-        shared.lock().adjust(*id, *tenant, quota)
+        let mut state = shared.lock();
+        let answer = state.adjust(*id, *tenant, quota);
+        state.note(*tenant, Request::Adjust, answer)
     }
 
     /// Takes the lowest free PASID in the range and charges the quota.
@@ -73,7 +75,9 @@ impl PasidSet {
     /// or [`IoasidError::NoSpace`] (ENOSPC), [`IoasidError::Closed`].
     pub fn alloc(&self, range: PasidRange) -> Result<HostPasid, IoasidError> {
         let Handle { shared, id, tenant } = &*self.handle;
-        shared.lock().alloc(*id, *tenant, range)
+        let mut state = shared.lock();
+        let answer = state.alloc(*id, *tenant, range);
+        state.note(*tenant, Request::Allocate, answer)
     }
 
     /// Gives a PASID back: at once when nobody holds it, else with the last hold. Its pair with a
@@ -83,7 +87,9 @@ impl PasidSet {
     /// [`IoasidError::NotFound`] (ENOENT), [`IoasidError::NotOwner`] (EACCES).
     pub fn free(&self, pasid: HostPasid) -> Result<(), IoasidError> {
         let Handle { shared, id, tenant } = &*self.handle;
-        shared.lock().free(*id, *tenant, pasid)
+        let mut state = shared.lock();
+        let answer = state.free(*id, *tenant, pasid);
+        state.note(*tenant, Request::Free, answer)
     }
 
     /// Frees what the set owns in a range and says how many that were; those that were free-pending
@@ -122,7 +128,11 @@ impl PasidSet {
     /// [`IoasidError::FreePending`] (EBUSY) once it was freed.
     pub fn hold(&self, pasid: HostPasid) -> Result<Hold, IoasidError> {
         let Handle { shared, id, tenant } = &*self.handle;
-        shared.lock().get(*id, *tenant, pasid)?;
+        {
+            let mut state = shared.lock();
+            let answer = state.get(*id, *tenant, pasid);
+            state.note(*tenant, Request::Hold, answer)?;
+        }
         Ok(Hold::adopt(Arc::clone(shared), pasid, *tenant))
     }
 
@@ -132,7 +142,9 @@ impl PasidSet {
     /// [`IoasidError::AlreadyPaired`] (EINVAL), and those of [`PasidSet::hold`].
     pub fn attach_guest(&self, guest: GuestPasid, host: HostPasid) -> Result<(), IoasidError> {
         let Handle { shared, id, tenant } = &*self.handle;
-        shared.lock().attach_guest(*id, *tenant, guest, host)
+        let mut state = shared.lock();
+        let answer = state.attach_guest(*id, *tenant, guest, host);
+        state.note(*tenant, Request::Pair, answer)
     }
 
     /// Ends a pair and says which PASID was in it. The PASID stays allocated.

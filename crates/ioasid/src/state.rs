@@ -1,28 +1,14 @@
 use std::collections::{BTreeMap, HashMap};
 
-use palisade_units::{GuestPasid, HostPasid, PASID_COUNT, TenantId};
+use palisade_units::{Bdf, GuestPasid, HostPasid, TenantId};
 
 use crate::bitmap::{FreeMap, OwnedIds};
-use crate::{IoasidError, LedgerEntry, PasidRange, PasidState, Quota};
-
-/// Names a set for ever: numbers are not used again, so a stale handle finds nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct SetId(u64);
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Freed {
-    No,
-    /// Still referred to; the number comes back with the last hold.
-    Pending,
-}
-
-struct Record {
-    set: SetId,
-    references: u32,
-    /// The guest's name for it. Once the PASID is freed this is a label only: the pair is gone.
-    guest: Option<GuestPasid>,
-    freed: Freed,
-}
+use crate::event::Log;
+use crate::records::{Freed, Record, Records, SetId};
+use crate::{
+    EventKind, FaultCode, FreeOutcome, IoasidError, LedgerEntry, PasidRange, PasidState, Quota,
+    Request,
+};
 
 struct Set {
     tenant: TenantId,
@@ -33,56 +19,19 @@ struct Set {
     is_closed: bool,
 }
 
-const CHUNK: u32 = 1024;
-
-/// Records by PASID, in chunks that appear with the first id in them.
-struct Records {
-    chunks: Vec<Vec<Option<Record>>>,
-}
-
-impl Records {
-    fn new() -> Self {
-        let mut chunks = Vec::new();
-        chunks.resize_with(to_index(PASID_COUNT / CHUNK), Vec::new);
-        Self { chunks }
-    }
-
-    fn get(&self, pasid: HostPasid) -> Option<&Record> {
-        let chunk = self.chunks.get(to_index(pasid.get() / CHUNK))?;
-        chunk.get(to_index(pasid.get() % CHUNK))?.as_ref()
-    }
-
-    fn get_mut(&mut self, pasid: HostPasid) -> Option<&mut Record> {
-        let chunk = self.chunks.get_mut(to_index(pasid.get() / CHUNK))?;
-        chunk.get_mut(to_index(pasid.get() % CHUNK))?.as_mut()
-    }
-
-    /// The place of a record, made if its chunk was never used.
-    fn slot(&mut self, pasid: HostPasid) -> &mut Option<Record> {
-        let chunk = &mut self.chunks[to_index(pasid.get() / CHUNK)];
-        if chunk.is_empty() {
-            chunk.resize_with(to_index(CHUNK), || None);
-        }
-        &mut chunk[to_index(pasid.get() % CHUNK)]
-    }
-}
-
-fn to_index(number: u32) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
-}
-
 /// All that the authority knows, behind one lock.
 pub(crate) struct State {
     free: FreeMap,
     records: Records,
     sets: BTreeMap<SetId, Set>,
-    next_set: u64,
+    next_set: u32,
     /// Ids that are in no set's quota.
     unreserved: u32,
+    pub(crate) log: Log,
 }
 
 impl State {
-    pub(crate) fn new(reserved: &[PasidRange]) -> Self {
+    pub(crate) fn new(reserved: &[PasidRange], log: Log) -> Self {
         let mut free = FreeMap::empty();
         let mut unreserved = 0;
         for id in PasidRange::ALL.min..=PasidRange::ALL.max {
@@ -97,6 +46,7 @@ impl State {
             sets: BTreeMap::new(),
             next_set: 0,
             unreserved,
+            log,
         }
     }
 
@@ -122,9 +72,15 @@ impl State {
             }
             Quota::AllThatIsLeft => available,
         };
-        self.unreserved -= quota;
         let id = SetId(self.next_set);
-        self.next_set += 1;
+        self.next_set = self
+            .next_set
+            .checked_add(1)
+            .ok_or(IoasidError::NoCapacity {
+                wanted: quota,
+                available: 0,
+            })?;
+        self.unreserved -= quota;
         let set = Set {
             tenant,
             quota,
@@ -134,6 +90,7 @@ impl State {
             is_closed: false,
         };
         self.sets.insert(id, set);
+        self.log.push(Some(tenant), EventKind::SetCreated { quota });
         Ok(id)
     }
 
@@ -174,6 +131,8 @@ impl State {
         }
         set.quota = wanted;
         self.unreserved = available - wanted;
+        let changed = EventKind::QuotaChanged { quota: wanted };
+        self.log.push(Some(tenant), changed);
         Ok(())
     }
 
@@ -200,12 +159,8 @@ impl State {
         let set = self.open_set(id, tenant)?;
         set.outstanding += 1;
         set.owned.insert(pasid.get());
-        *self.records.slot(pasid) = Some(Record {
-            set: id,
-            references: 0,
-            guest: None,
-            freed: Freed::No,
-        });
+        let since = self.log.push(Some(tenant), EventKind::Allocated { pasid });
+        *self.records.slot(pasid) = Some(Record::new(id, since));
         Ok(pasid)
     }
 
@@ -220,11 +175,18 @@ impl State {
             return Ok(());
         }
         record.freed = Freed::Pending;
-        let (guest, references) = (record.guest, record.references);
+        let (guest, references) = (record.guest(), record.references);
+        let outcome = if references == 0 {
+            FreeOutcome::Reclaimed
+        } else {
+            FreeOutcome::Pending
+        };
+        let freed = EventKind::Freed { pasid, outcome };
+        self.log.push(Some(tenant), freed);
         if let (Some(guest), Some(set)) = (guest, self.sets.get_mut(&id)) {
             set.guests.remove(&guest);
         }
-        if references == 0 {
+        if outcome == FreeOutcome::Reclaimed {
             self.give_back(pasid);
         }
         Ok(())
@@ -288,8 +250,56 @@ impl State {
         };
         record.references -= 1;
         if record.references == 0 && record.freed == Freed::Pending {
+            let owner = self.owner_of(pasid);
+            self.log.push(owner, EventKind::Reclaimed { pasid });
             self.give_back(pasid);
         }
+    }
+
+    /// An entry of a PASID is in a table. The caller has a reference.
+    pub(crate) fn bound(&mut self, pasid: HostPasid, place: Bdf) -> Result<(), IoasidError> {
+        let owner = self.owner_of(pasid);
+        let record = self.records.get_mut(pasid);
+        let record = record.ok_or(IoasidError::NotFound { pasid })?;
+        if record.freed == Freed::Pending {
+            return Err(IoasidError::FreePending { pasid });
+        }
+        record.bindings += 1;
+        self.log.push(owner, EventKind::Bound { pasid, place });
+        Ok(())
+    }
+
+    /// An entry that [`State::bound`] told of is gone. The caller has a reference.
+    pub(crate) fn unbound(&mut self, pasid: HostPasid, place: Bdf) {
+        let owner = self.owner_of(pasid);
+        let Some(record) = self.records.get_mut(pasid) else {
+            return;
+        };
+        record.bindings -= 1;
+        self.log.push(owner, EventKind::Unbound { pasid, place });
+    }
+
+    pub(crate) fn faulted(&mut self, pasid: HostPasid, place: Bdf, reason: FaultCode) {
+        let owner = self.owner_of(pasid);
+        let fault = EventKind::Faulted {
+            pasid,
+            place,
+            reason,
+        };
+        self.log.push(owner, fault);
+    }
+
+    /// Notes a request that was refused.
+    pub(crate) fn note<T>(
+        &mut self,
+        tenant: TenantId,
+        request: Request,
+        answer: Result<T, IoasidError>,
+    ) -> Result<T, IoasidError> {
+        answer.inspect_err(|&error| {
+            let refused = EventKind::Refused { request, error };
+            self.log.push(Some(tenant), refused);
+        })
     }
 
     pub(crate) fn attach_guest(
@@ -300,7 +310,7 @@ impl State {
         host: HostPasid,
     ) -> Result<(), IoasidError> {
         let paired = IoasidError::AlreadyPaired { guest, host };
-        if self.live(id, tenant, host)?.guest.is_some() {
+        if self.live(id, tenant, host)?.guest().is_some() {
             return Err(paired);
         }
         let set = self.open_set(id, tenant)?;
@@ -308,7 +318,7 @@ impl State {
             return Err(paired);
         }
         set.guests.insert(guest, host);
-        self.live(id, tenant, host)?.guest = Some(guest);
+        self.live(id, tenant, host)?.set_guest(Some(guest));
         Ok(())
     }
 
@@ -324,7 +334,7 @@ impl State {
             .remove(&guest)
             .ok_or(IoasidError::GuestNotFound { tenant, guest })?;
         if let Some(record) = self.records.get_mut(host) {
-            record.guest = None;
+            record.set_guest(None);
         }
         Ok(host)
     }
@@ -342,13 +352,18 @@ impl State {
 
     pub(crate) fn guest_of(&self, id: SetId, host: HostPasid) -> Option<GuestPasid> {
         let record = self.records.get(host)?;
-        (record.set == id).then_some(record.guest).flatten()
+        if record.set == id {
+            record.guest()
+        } else {
+            None
+        }
     }
 
     pub(crate) fn close(&mut self, id: SetId, tenant: TenantId) {
         self.free_range(id, tenant, PasidRange::ALL);
-        if let Some(set) = self.sets.get_mut(&id) {
+        if let Some(set) = self.sets.get_mut(&id).filter(|set| !set.is_closed) {
             set.is_closed = true;
+            self.log.push(Some(tenant), EventKind::SetClosed);
         }
         self.remove_if_done(id);
     }
@@ -367,9 +382,11 @@ impl State {
                     entries.push(LedgerEntry {
                         pasid,
                         tenant: set.tenant,
-                        guest: record.guest,
+                        guest: record.guest(),
                         references: record.references,
+                        bindings: record.bindings,
                         state: record.state(),
+                        since: record.since,
                     });
                 }
             }
@@ -430,16 +447,6 @@ impl State {
             && let Some(set) = self.sets.remove(&id)
         {
             self.unreserved += set.quota;
-        }
-    }
-}
-
-impl Record {
-    fn state(&self) -> PasidState {
-        match (self.freed, self.references) {
-            (Freed::Pending, _) => PasidState::FreePending,
-            (Freed::No, 0) => PasidState::Idle,
-            (Freed::No, _) => PasidState::Active,
         }
     }
 }

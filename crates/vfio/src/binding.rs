@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use palisade_ioasid::{Hold, IoasidError, PasidRange};
+use palisade_ioasid::{BindMark, Hold, IoasidError, PasidRange};
 use palisade_iommu::{
     Binding, FaultProcessing, GroupIndex, PageResponse, Scope, Sharing, Sink, Space,
 };
@@ -17,7 +17,13 @@ pub(crate) struct Bound {
     pub(crate) space: Space,
     fault_processing: FaultProcessing,
     /// On the PASID in the entry. While someone works with its tag, it does not become another's.
-    hold: Hold,
+    mark: Arc<BindMark>,
+}
+
+impl Bound {
+    fn hold(&self) -> &Hold {
+        self.mark.hold()
+    }
 }
 
 impl Container {
@@ -87,13 +93,13 @@ impl Container {
             GuestScope::All => inner.forget_all(&endpoint),
             GuestScope::Key(key) => {
                 if let Some(bound) = inner.bound(guest_bdf, key) {
-                    let tag = endpoint.tag(key, &bound.hold);
+                    let tag = endpoint.tag(key, bound.hold());
                     endpoint.function.invalidate(Scope::Tag(tag));
                 }
             }
             GuestScope::Pages { key, at, len_bytes } => {
                 if let Some(bound) = inner.bound(guest_bdf, key) {
-                    let tag = endpoint.tag(key, &bound.hold);
+                    let tag = endpoint.tag(key, bound.hold());
                     let pages = Scope::Pages { tag, at, len_bytes };
                     endpoint.function.invalidate(pages);
                 }
@@ -121,7 +127,7 @@ impl Container {
             bdf: guest_bdf,
             key,
         })?;
-        let tag = endpoint.tag(key, &bound.hold);
+        let tag = endpoint.tag(key, bound.hold());
         Ok(endpoint.function.respond(tag, group, response)?)
     }
 }
@@ -159,18 +165,31 @@ impl Inner {
             guest_pasid: key.guest_pasid(),
             fault_disable: fault_processing,
         };
-        if let Err(error) = endpoint.function.bind(tag, hold.clone(), binding) {
+        // Made first, as what is freed gets no entry. The mark of an entry that this one replaces goes
+        // afterwards, and not under the lock: marks tell listeners.
+        let mark = match hold.bind(endpoint.function.bdf()) {
+            Ok(mark) => Arc::new(mark),
+            Err(error) => {
+                self.end_pair_if_unused(key);
+                return Err(error.into());
+            }
+        };
+        if let Err(error) = endpoint.function.bind(tag, hold, binding) {
+            drop(mark);
             self.end_pair_if_unused(key);
             return Err(error.into());
         }
         let bound = Bound {
             space,
             fault_processing,
-            hold,
+            mark,
         };
-        if let Some(attached) = self.state().functions.get_mut(&endpoint.guest_bdf) {
-            attached.bound.insert(key, bound);
-        }
+        let replaced = {
+            let mut state = self.state();
+            let attached = state.functions.get_mut(&endpoint.guest_bdf);
+            attached.and_then(|attached| attached.bound.insert(key, bound))
+        };
+        drop(replaced);
         Ok(())
     }
 
@@ -200,7 +219,7 @@ impl Inner {
         let Some(bound) = self.bound(endpoint.guest_bdf, key) else {
             return false;
         };
-        let tag = endpoint.tag(key, &bound.hold);
+        let tag = endpoint.tag(key, bound.hold());
         if let Err(error) = endpoint.function.unbind(tag, endpoint.user) {
             tracing::debug!(guest_bdf = %endpoint.guest_bdf, %key, %error, "an entry was gone already");
         }
@@ -243,7 +262,7 @@ impl Inner {
             Sharing::Mediated => {
                 for key in self.keys(endpoint.guest_bdf) {
                     if let Some(bound) = self.bound(endpoint.guest_bdf, key) {
-                        let tag = endpoint.tag(key, &bound.hold);
+                        let tag = endpoint.tag(key, bound.hold());
                         endpoint.function.invalidate(Scope::Tag(tag));
                     }
                 }

@@ -1,4 +1,4 @@
-use palisade_ioasid::{PasidRange, PasidState};
+use palisade_ioasid::{EventKind, PasidRange, PasidState, Sequence};
 use palisade_iommu::{
     FaultProcessing, FaultReason, FirstStage, Levels, PasidSupport, Sharing, Space,
 };
@@ -313,4 +313,37 @@ fn a_tenant_without_a_unit_loses_its_faults_and_nothing_else() {
     alice.unit = std::sync::Arc::default();
     assert!(read(&mut parent.port(), raw(1), BUFFER).is_err());
     assert!(read(&mut parent.port(), None, 0).is_ok());
+}
+
+#[test]
+fn r79_the_authoritys_ledger_and_events_tell_what_is_bound_and_where() {
+    let host_side = Host::new();
+    let alice = host_side.tenant(1);
+    let parent = host_side.parent(1);
+    let (_one, _two) = (
+        alice.mediated(slot(4), &parent),
+        alice.mediated(slot(5), &parent),
+    );
+    let n = alice.container.alloc_pasid(PasidRange::ALL).unwrap();
+    let since = host_side.authority.events_since(Sequence::FIRST).next;
+    let space = alice.process(&[(BUFFER, 0x1000)]);
+    let bindings = || {
+        let ledger = host_side.authority.ledger();
+        let entry = ledger.iter().find(|entry| entry.pasid == n).unwrap();
+        entry.bindings
+    };
+    alice.bind(slot(4), pasid(n.get()), space).unwrap();
+    alice.bind(slot(5), pasid(n.get()), space).unwrap();
+    assert_eq!(bindings(), 2);
+    let unbind = |at| alice.container.unbind(at, pasid(n.get())).unwrap();
+    unbind(slot(4));
+    assert_eq!(bindings(), 1);
+    unbind(slot(5));
+    assert_eq!(bindings(), 0);
+    let (pasid, place) = (n, parent.bdf());
+    let bound = EventKind::Bound { pasid, place };
+    let unbound = EventKind::Unbound { pasid, place };
+    let events = host_side.authority.events_since(since).events;
+    let kinds: Vec<_> = events.iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, [bound, bound, unbound, unbound]);
 }

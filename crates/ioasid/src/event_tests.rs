@@ -1,0 +1,178 @@
+//! What happened, in order, bounded and counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use palisade_units::{Bdf, GuestPasid, HostPasid, TenantId};
+
+use crate::{
+    Audit, Authority, Clock, Event, EventKind, FaultCode, FreeOutcome, IoasidError, PasidRange,
+    Quota, Request, Sequence, Timestamp,
+};
+
+const ALICE: TenantId = TenantId::new(1);
+const BOB: TenantId = TenantId::new(2);
+const PLACE: Bdf = Bdf::new(0, 3, 0);
+
+/// A clock that is one tick further on each time that it is asked.
+#[derive(Default)]
+struct Ticks(AtomicU64);
+
+impl Clock for Ticks {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_nanos(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+fn host(raw: u32) -> HostPasid {
+    HostPasid::new(raw).unwrap()
+}
+
+fn kinds(authority: &Authority, first: Sequence) -> Vec<(Option<u32>, EventKind)> {
+    let found = authority.events_since(first);
+    let events = found.events.into_iter();
+    events
+        .map(|event| (event.tenant.map(TenantId::get), event.kind))
+        .collect()
+}
+
+#[test]
+fn r79_a_life_is_told_from_allocation_to_reclaim_with_who_and_where() {
+    let authority = Authority::new(&[]);
+    let set = authority.create_set(ALICE, Quota::Exactly(2)).unwrap();
+    let pasid = set.alloc(PasidRange::ALL).unwrap();
+    let hold = set.hold(pasid).unwrap();
+    let mark = hold.bind(PLACE).unwrap();
+    let reason = FaultCode::new(0x54);
+    authority.record_fault(pasid, PLACE, reason);
+    drop(hold);
+    set.free(pasid).unwrap();
+    drop(mark);
+    let place = PLACE;
+    let expected = [
+        EventKind::SetCreated { quota: 2 },
+        EventKind::Allocated { pasid },
+        EventKind::Bound { pasid, place },
+        EventKind::Faulted {
+            pasid,
+            place,
+            reason,
+        },
+        EventKind::Freed {
+            pasid,
+            outcome: FreeOutcome::Pending,
+        },
+        EventKind::Unbound { pasid, place },
+        EventKind::Reclaimed { pasid },
+    ];
+    assert_eq!(
+        kinds(&authority, Sequence::FIRST),
+        expected.map(|kind| (Some(1), kind))
+    );
+    let first = set.alloc(PasidRange::ALL).unwrap();
+    set.free(first).unwrap();
+    set.adjust(3).unwrap();
+    set.close();
+    set.close();
+    let at_once = EventKind::Freed {
+        pasid: first,
+        outcome: FreeOutcome::Reclaimed,
+    };
+    assert_eq!(
+        kinds(&authority, Sequence::new(8)),
+        [
+            (Some(1), at_once),
+            (Some(1), EventKind::QuotaChanged { quota: 3 }),
+            (Some(1), EventKind::SetClosed)
+        ]
+    );
+}
+
+#[test]
+fn r79_every_refusal_is_told_with_who_asked_for_what_and_why_not() {
+    let authority = Authority::new(&[]);
+    let alice = authority.create_set(ALICE, Quota::Exactly(1)).unwrap();
+    let bob = authority.create_set(BOB, Quota::Exactly(1)).unwrap();
+    let hers = alice.alloc(PasidRange::ALL).unwrap();
+    let hold = alice.hold(hers).unwrap();
+    let before = authority.events_since(Sequence::FIRST).next;
+    let refusals = [
+        (
+            Request::CreateSet,
+            authority.create_set(BOB, Quota::Exactly(1)).map(drop),
+        ),
+        (Request::Allocate, alice.alloc(PasidRange::ALL).map(drop)),
+        (Request::Adjust, alice.adjust(0)),
+        (Request::Free, bob.free(hers)),
+        (Request::Hold, bob.hold(host(77)).map(drop)),
+        (
+            Request::Pair,
+            bob.attach_guest(GuestPasid::new(1).unwrap(), hers),
+        ),
+    ];
+    let who = [2, 1, 1, 2, 2, 2].map(Some);
+    let expected: Vec<_> = refusals
+        .iter()
+        .zip(who)
+        .map(|((request, answer), who)| {
+            let (request, error) = (*request, answer.unwrap_err());
+            (who, EventKind::Refused { request, error })
+        })
+        .collect();
+    assert_eq!(kinds(&authority, before), expected);
+    alice.free(hers).unwrap();
+    let error = IoasidError::FreePending { pasid: hers };
+    assert_eq!(hold.bind(PLACE).map(drop), Err(error));
+    let request = Request::Bind;
+    let last = kinds(&authority, before).pop();
+    assert_eq!(last, Some((Some(1), EventKind::Refused { request, error })));
+}
+
+#[test]
+fn r79_the_log_is_bounded_and_counts_what_it_dropped() {
+    let audit = Audit {
+        clock: Arc::new(Ticks::default()),
+        kept_events: 3,
+    };
+    let authority = Authority::with_audit(&[], audit);
+    let set = authority.create_set(ALICE, Quota::Exactly(9)).unwrap();
+    for _ in 0..9 {
+        set.alloc(PasidRange::ALL).unwrap();
+    }
+    let found = authority.events_since(Sequence::new(5));
+    let places: Vec<(u64, u64)> = found
+        .events
+        .iter()
+        .map(|event: &Event| (event.sequence.get(), event.at.as_nanos()))
+        .collect();
+    assert_eq!(places, [(7, 7), (8, 8), (9, 9)]);
+    assert_eq!((found.dropped, found.next), (2, Sequence::new(10)));
+    assert_eq!(authority.events_dropped(), 7);
+    let at_the_end = authority.events_since(found.next);
+    assert_eq!((at_the_end.events, at_the_end.dropped), (Vec::new(), 0));
+    let beyond = authority.events_since(Sequence::new(99));
+    assert_eq!((beyond.events, beyond.dropped), (Vec::new(), 0));
+}
+
+#[test]
+fn r79_the_ledger_says_since_which_event_a_pasid_is_out_and_how_often_it_is_bound() {
+    let authority = Authority::new(&[]);
+    let set = authority.create_set(ALICE, Quota::Exactly(2)).unwrap();
+    let pasid = set.alloc(PasidRange::ALL).unwrap();
+    let hold = set.hold(pasid).unwrap();
+    let one = hold.bind(PLACE).unwrap();
+    let two = hold.bind(Bdf::new(0, 4, 0)).unwrap();
+    let entry = || authority.ledger()[0];
+    assert_eq!((entry().bindings, entry().references), (2, 3));
+    let since = authority.events_since(entry().since).events[0];
+    assert_eq!(since.kind, EventKind::Allocated { pasid });
+    drop((one, two));
+    assert_eq!((entry().bindings, entry().references), (0, 1));
+}
+
+#[test]
+fn r79_a_fault_of_a_pasid_that_nobody_owns_is_nobodys() {
+    let authority = Authority::new(&[]);
+    authority.record_fault(host(5), PLACE, FaultCode::new(0x51));
+    assert_eq!(kinds(&authority, Sequence::FIRST)[0].0, None);
+}
