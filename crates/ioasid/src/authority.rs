@@ -1,20 +1,88 @@
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use palisade_units::{Bdf, GuestPasid, HostPasid, TenantId};
 
 use crate::event::Log;
+use crate::notify::Scope;
 use crate::state::State;
 use crate::{
-    Clock, Events, FaultCode, IoasidError, NoClock, PasidRange, PasidSet, Quota, Request, Sequence,
+    Clock, Events, FaultCode, IoasidError, Listener, NoClock, PasidRange, PasidSet, Priority,
+    Quota, Request, Sequence, Subscription,
 };
 
-pub(crate) struct Shared(Mutex<State>);
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// Signalled when a letter was delivered or its teller is gone.
+    told: Condvar,
+}
 
 impl Shared {
+    fn new(state: State) -> Self {
+        Self {
+            state: Mutex::new(state),
+            told: Condvar::new(),
+        }
+    }
+
+    /// To look at the state without changing it.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // No operation leaves the state half changed, so a panic elsewhere does not spoil it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs one operation and returns after its listeners were told, or, within a listener's call, before.
+    pub(crate) fn with<T>(&self, operation: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let before = state.outbox.written();
+        let answer = operation(&mut state);
+        if state.outbox.written() > before {
+            self.tell(state);
+        }
+        answer
+    }
+
+    fn tell<'a>(&'a self, mut state: MutexGuard<'a, State>) {
+        let mut last = state.outbox.written();
+        while state.outbox.delivered < last {
+            let me = std::thread::current().id();
+            match state.outbox.teller {
+                // A listener's own call: the loop that called the listener goes on with the rest.
+                Some(teller) if teller == me => {
+                    state.outbox.owed = last;
+                    return;
+                }
+                Some(_) => {
+                    let woken = self.told.wait(state);
+                    state = woken.unwrap_or_else(PoisonError::into_inner);
+                }
+                None => {
+                    let Some(letter) = state.outbox.take() else {
+                        return;
+                    };
+                    state.outbox.teller = Some(me);
+                    drop(state);
+                    let turn = Turn(self);
+                    letter.deliver();
+                    drop(turn);
+                    state = self.lock();
+                    last = last.max(state.outbox.owed);
+                }
+            }
+        }
+    }
+}
+
+/// A thread's turn to tell. It ends also when a listener panics, so that the others go on.
+struct Turn<'a>(&'a Shared);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.outbox.teller = None;
+        state.outbox.delivered += 1;
+        drop(state);
+        self.0.told.notify_all();
     }
 }
 
@@ -36,7 +104,7 @@ impl Authority {
     pub fn with_audit(reserved: &[PasidRange], audit: Audit) -> Self {
         let log = Log::new(audit.kept_events, audit.clock);
         Self {
-            shared: Arc::new(Shared(Mutex::new(State::new(reserved, log)))),
+            shared: Arc::new(Shared::new(State::new(reserved, log))),
         }
     }
 
@@ -46,11 +114,10 @@ impl Authority {
     /// [`IoasidError::Exists`] (EEXIST) when the tenant has a set, also one that was closed and
     /// still has PASIDs held; [`IoasidError::NoCapacity`] (ENOSPC) beyond what is left.
     pub fn create_set(&self, tenant: TenantId, quota: Quota) -> Result<PasidSet, IoasidError> {
-        let id = {
-            let mut state = self.shared.lock();
+        let id = self.shared.with(|state| {
             let created = state.create_set(tenant, quota);
-            state.note(tenant, Request::CreateSet, created)?
-        };
+            state.note(tenant, Request::CreateSet, created)
+        })?;
         Ok(PasidSet::new(Arc::clone(&self.shared), id, tenant))
     }
 
@@ -95,7 +162,19 @@ impl Authority {
     /// who records it keeps a [`Hold`](crate::Hold) or is in the fault's own path. A PASID that
     /// nobody owns is noted as nobody's.
     pub fn record_fault(&self, pasid: HostPasid, place: Bdf, reason: FaultCode) {
-        self.shared.lock().faulted(pasid, place, reason);
+        self.shared
+            .with(|state| state.faulted(pasid, place, reason));
+    }
+
+    /// Tells a listener of every transition from now on, until the subscription is dropped. Those of a
+    /// set and those of all sets are told together, by priority.
+    pub fn listen(&self, priority: Priority, listener: Arc<dyn Listener>) -> Subscription {
+        let weak = Arc::downgrade(&self.shared);
+        self.shared.with(|state| {
+            state
+                .outbox
+                .subscribe(weak, Scope::Global, priority, listener)
+        })
     }
 }
 

@@ -44,15 +44,12 @@ impl Hold {
     /// # Errors
     /// [`IoasidError::FreePending`] (EBUSY) once the PASID was freed.
     pub fn bind(&self, place: Bdf) -> Result<BindMark, IoasidError> {
-        {
-            let mut state = self.shared.lock();
+        let hold = self.clone();
+        self.shared.with(|state| {
             let answer = state.bound(self.pasid, place);
-            state.note(self.tenant, Request::Bind, answer)?;
-        }
-        Ok(BindMark {
-            hold: self.clone(),
-            place,
-        })
+            state.note(self.tenant, Request::Bind, answer)
+        })?;
+        Ok(BindMark { hold, place })
     }
 }
 
@@ -81,20 +78,20 @@ impl BindMark {
 impl Drop for BindMark {
     fn drop(&mut self) {
         let Hold { shared, pasid, .. } = &self.hold;
-        shared.lock().unbound(*pasid, self.place);
+        shared.with(|state| state.unbound(*pasid, self.place));
     }
 }
 
 impl Clone for Hold {
     fn clone(&self) -> Self {
-        self.shared.lock().get_again(self.pasid);
+        self.shared.with(|state| state.get_again(self.pasid));
         Self::adopt(Arc::clone(&self.shared), self.pasid, self.tenant)
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.shared.lock().put(self.pasid);
+        self.shared.with(|state| state.put(self.pasid));
     }
 }
 

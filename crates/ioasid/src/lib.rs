@@ -11,7 +11,7 @@
 //! counts those that it dropped.
 //!
 //! What it will not do: it knows no tables and no devices, so it neither grants nor revokes access
-//! itself; it never waits; and it notifies nobody of what becomes of a PASID.
+//! itself, and it waits for nobody but the [`Listener`]s, which it tells of each transition.
 
 mod authority;
 mod bitmap;
@@ -19,6 +19,7 @@ mod clock;
 mod error;
 mod event;
 mod hold;
+mod notify;
 mod range;
 mod records;
 mod set;
@@ -29,6 +30,8 @@ mod event_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod notify_tests;
+#[cfg(test)]
 mod tests;
 
 pub use authority::{Audit, Authority, DEFAULT_KEPT_EVENTS, LedgerEntry, PasidState};
@@ -36,5 +39,6 @@ pub use clock::{Clock, NoClock, Timestamp};
 pub use error::IoasidError;
 pub use event::{Event, EventKind, Events, FaultCode, FreeOutcome, Request, Sequence};
 pub use hold::{BindMark, Hold};
+pub use notify::{Listener, Notification, Priority, Subscription, Transition};
 pub use range::{DEFAULT_QUOTA, PasidRange, Quota};
 pub use set::PasidSet;

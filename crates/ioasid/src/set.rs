@@ -3,8 +3,9 @@ use std::sync::Arc;
 use palisade_units::{GuestPasid, HostPasid, TenantId};
 
 use crate::authority::Shared;
+use crate::notify::Scope;
 use crate::records::SetId;
-use crate::{Hold, IoasidError, PasidRange, PasidState, Request};
+use crate::{Hold, IoasidError, Listener, PasidRange, PasidState, Priority, Request, Subscription};
 
 /// The PASIDs of one tenant. A handle: clones share the set and its quota. The set is closed by
 /// [`PasidSet::close`] or when the last handle goes.
@@ -21,7 +22,8 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.lock().close(self.id, self.tenant);
+        let (id, tenant) = (self.id, self.tenant);
+        self.shared.with(|state| state.close(id, tenant));
     }
 }
 
@@ -63,9 +65,10 @@ impl PasidSet {
     /// (ENOSPC) beyond what the other sets leave, [`IoasidError::Closed`].
     pub fn adjust(&self, quota: u32) -> Result<(), IoasidError> {
         let Handle { shared, id, tenant } = &*self.handle;
-        let mut state = shared.lock();
-        let answer = state.adjust(*id, *tenant, quota);
-        state.note(*tenant, Request::Adjust, answer)
+        shared.with(|state| {
+            let answer = state.adjust(*id, *tenant, quota);
+            state.note(*tenant, Request::Adjust, answer)
+        })
     }
 
     /// Takes the lowest free PASID in the range and charges the quota.
@@ -75,9 +78,10 @@ impl PasidSet {
     /// or [`IoasidError::NoSpace`] (ENOSPC), [`IoasidError::Closed`].
     pub fn alloc(&self, range: PasidRange) -> Result<HostPasid, IoasidError> {
         let Handle { shared, id, tenant } = &*self.handle;
-        let mut state = shared.lock();
-        let answer = state.alloc(*id, *tenant, range);
-        state.note(*tenant, Request::Allocate, answer)
+        shared.with(|state| {
+            let answer = state.alloc(*id, *tenant, range);
+            state.note(*tenant, Request::Allocate, answer)
+        })
     }
 
     /// Gives a PASID back: at once when nobody holds it, else with the last hold. Its pair with a
@@ -87,16 +91,17 @@ impl PasidSet {
     /// [`IoasidError::NotFound`] (ENOENT), [`IoasidError::NotOwner`] (EACCES).
     pub fn free(&self, pasid: HostPasid) -> Result<(), IoasidError> {
         let Handle { shared, id, tenant } = &*self.handle;
-        let mut state = shared.lock();
-        let answer = state.free(*id, *tenant, pasid);
-        state.note(*tenant, Request::Free, answer)
+        shared.with(|state| {
+            let answer = state.free(*id, *tenant, pasid);
+            state.note(*tenant, Request::Free, answer)
+        })
     }
 
     /// Frees what the set owns in a range and says how many that were; those that were free-pending
     /// already do not count. Costs follow what is owned, whatever the range.
     pub fn free_range(&self, range: PasidRange) -> u32 {
         let Handle { shared, id, tenant } = &*self.handle;
-        shared.lock().free_range(*id, *tenant, range)
+        shared.with(|state| state.free_range(*id, *tenant, range))
     }
 
     /// Every PASID that the set has out, ascending.
@@ -128,11 +133,10 @@ impl PasidSet {
     /// [`IoasidError::FreePending`] (EBUSY) once it was freed.
     pub fn hold(&self, pasid: HostPasid) -> Result<Hold, IoasidError> {
         let Handle { shared, id, tenant } = &*self.handle;
-        {
-            let mut state = shared.lock();
+        shared.with(|state| {
             let answer = state.get(*id, *tenant, pasid);
-            state.note(*tenant, Request::Hold, answer)?;
-        }
+            state.note(*tenant, Request::Hold, answer)
+        })?;
         Ok(Hold::adopt(Arc::clone(shared), pasid, *tenant))
     }
 
@@ -142,9 +146,10 @@ impl PasidSet {
     /// [`IoasidError::AlreadyPaired`] (EINVAL), and those of [`PasidSet::hold`].
     pub fn attach_guest(&self, guest: GuestPasid, host: HostPasid) -> Result<(), IoasidError> {
         let Handle { shared, id, tenant } = &*self.handle;
-        let mut state = shared.lock();
-        let answer = state.attach_guest(*id, *tenant, guest, host);
-        state.note(*tenant, Request::Pair, answer)
+        shared.with(|state| {
+            let answer = state.attach_guest(*id, *tenant, guest, host);
+            state.note(*tenant, Request::Pair, answer)
+        })
     }
 
     /// Ends a pair and says which PASID was in it. The PASID stays allocated.
@@ -153,7 +158,7 @@ impl PasidSet {
     /// [`IoasidError::GuestNotFound`] (ENOENT), [`IoasidError::Closed`].
     pub fn detach_guest(&self, guest: GuestPasid) -> Result<HostPasid, IoasidError> {
         let Handle { shared, id, tenant } = &*self.handle;
-        shared.lock().detach_guest(*id, *tenant, guest)
+        shared.with(|state| state.detach_guest(*id, *tenant, guest))
     }
 
     /// Takes a reference to the PASID that a guest's number is paired with.
@@ -162,9 +167,10 @@ impl PasidSet {
     /// [`IoasidError::GuestNotFound`] (ENOENT), [`IoasidError::Closed`].
     pub fn find_guest(&self, guest: GuestPasid) -> Result<Hold, IoasidError> {
         let Handle { shared, id, tenant } = &*self.handle;
-        let mut state = shared.lock();
-        let pasid = state.host_of(*id, *tenant, guest)?;
-        state.get(*id, *tenant, pasid)?;
+        let pasid = shared.with(|state| {
+            let pasid = state.host_of(*id, *tenant, guest)?;
+            state.get(*id, *tenant, pasid).map(|()| pasid)
+        })?;
         Ok(Hold::adopt(Arc::clone(shared), pasid, *tenant))
     }
 
@@ -175,9 +181,17 @@ impl PasidSet {
         shared.lock().guest_of(*id, host)
     }
 
+    /// Tells a listener of every transition of this set's PASIDs from now on, until the subscription
+    /// is dropped. A listener that keeps a handle of the set keeps the set open.
+    pub fn listen(&self, priority: Priority, listener: Arc<dyn Listener>) -> Subscription {
+        let Handle { shared, id, .. } = &*self.handle;
+        let (weak, scope) = (Arc::downgrade(shared), Scope::Set(*id));
+        shared.with(|state| state.outbox.subscribe(weak, scope, priority, listener))
+    }
+
     /// Frees everything and takes nothing more; the quota goes back to the host with the last hold.
     pub fn close(&self) {
         let Handle { shared, id, tenant } = &*self.handle;
-        shared.lock().close(*id, *tenant);
+        shared.with(|state| state.close(*id, *tenant));
     }
 }

@@ -4,6 +4,7 @@ use palisade_units::{Bdf, GuestPasid, HostPasid, TenantId};
 
 use crate::bitmap::{FreeMap, OwnedIds};
 use crate::event::Log;
+use crate::notify::{Notification, Outbox, Transition};
 use crate::records::{Freed, Record, Records, SetId};
 use crate::{
     EventKind, FaultCode, FreeOutcome, IoasidError, LedgerEntry, PasidRange, PasidState, Quota,
@@ -28,6 +29,7 @@ pub(crate) struct State {
     /// Ids that are in no set's quota.
     unreserved: u32,
     pub(crate) log: Log,
+    pub(crate) outbox: Outbox,
 }
 
 impl State {
@@ -47,6 +49,7 @@ impl State {
             next_set: 0,
             unreserved,
             log,
+            outbox: Outbox::default(),
         }
     }
 
@@ -161,6 +164,7 @@ impl State {
         set.owned.insert(pasid.get());
         let since = self.log.push(Some(tenant), EventKind::Allocated { pasid });
         *self.records.slot(pasid) = Some(Record::new(id, since));
+        self.announce(Transition::Alloc, pasid);
         Ok(pasid)
     }
 
@@ -183,6 +187,7 @@ impl State {
         };
         let freed = EventKind::Freed { pasid, outcome };
         self.log.push(Some(tenant), freed);
+        self.announce(Transition::Free, pasid);
         if let (Some(guest), Some(set)) = (guest, self.sets.get_mut(&id)) {
             set.guests.remove(&guest);
         }
@@ -265,7 +270,11 @@ impl State {
             return Err(IoasidError::FreePending { pasid });
         }
         record.bindings += 1;
+        let is_first = record.bindings == 1;
         self.log.push(owner, EventKind::Bound { pasid, place });
+        if is_first {
+            self.announce(Transition::Bind, pasid);
+        }
         Ok(())
     }
 
@@ -276,7 +285,11 @@ impl State {
             return;
         };
         record.bindings -= 1;
+        let was_last = record.bindings == 0;
         self.log.push(owner, EventKind::Unbound { pasid, place });
+        if was_last {
+            self.announce(Transition::Unbind, pasid);
+        }
     }
 
     pub(crate) fn faulted(&mut self, pasid: HostPasid, place: Bdf, reason: FaultCode) {
@@ -393,6 +406,23 @@ impl State {
         }
         entries.sort_unstable_by_key(|entry| entry.pasid);
         entries
+    }
+
+    /// Writes to the listeners of a PASID that is out.
+    fn announce(&mut self, kind: Transition, pasid: HostPasid) {
+        let Some(record) = self.records.get(pasid) else {
+            return;
+        };
+        let Some(set) = self.sets.get(&record.set) else {
+            return;
+        };
+        let notification = Notification {
+            kind,
+            pasid,
+            guest: record.guest(),
+            tenant: set.tenant,
+        };
+        self.outbox.write(record.set, notification);
     }
 
     fn open_set(&mut self, id: SetId, tenant: TenantId) -> Result<&mut Set, IoasidError> {
