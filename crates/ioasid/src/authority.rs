@@ -7,8 +7,8 @@ use crate::event::Log;
 use crate::notify::Scope;
 use crate::state::State;
 use crate::{
-    Clock, Events, FaultCode, IoasidError, Listener, NoClock, PasidRange, PasidSet, Priority,
-    Quota, Request, Sequence, Subscription,
+    Clock, CustomAllocator, Events, FaultCode, IoasidError, Listener, NoClock, PasidRange,
+    PasidSet, Priority, Quota, Request, Sequence, Subscription,
 };
 
 pub(crate) struct Shared {
@@ -164,6 +164,28 @@ impl Authority {
     pub fn record_fault(&self, pasid: HostPasid, place: Bdf, reason: FaultCode) {
         self.shared
             .with(|state| state.faulted(pasid, place, reason));
+    }
+
+    /// Registers an allocator that chooses the numbers. The first one becomes active, the others wait.
+    ///
+    /// # Errors
+    /// [`IoasidError::DefaultAllocatorBusy`] (EAGAIN) while numbers that the default chose are out,
+    /// [`IoasidError::AllocatorExists`] (EEXIST).
+    pub fn register_allocator(&self, allocator: &CustomAllocator) -> Result<(), IoasidError> {
+        self.shared.with(|state| {
+            let outstanding = state.outstanding_of_all();
+            state.customs.register(allocator, outstanding)
+        })
+    }
+
+    /// Takes an allocator away. The next one becomes active, or the default after the last. Its numbers
+    /// stay out until they are freed; another with the same operations takes them back then.
+    ///
+    /// # Errors
+    /// [`IoasidError::AllocatorNotFound`] (ENOENT).
+    pub fn unregister_allocator(&self, allocator: &CustomAllocator) -> Result<(), IoasidError> {
+        self.shared
+            .with(|state| state.customs.unregister(allocator))
     }
 
     /// Tells a listener of every transition from now on, until the subscription is dropped. Those of a

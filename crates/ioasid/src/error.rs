@@ -91,9 +91,22 @@ pub enum IoasidError {
         /// Whose set it was.
         tenant: TenantId,
     },
+    /// The default allocator chose numbers that are out.
+    #[error("{outstanding} PASIDs of the default allocator are out: register when they are freed")]
+    DefaultAllocatorBusy {
+        /// How many.
+        outstanding: u32,
+    },
+    /// The allocator is registered.
+    #[error("the allocator is registered already")]
+    AllocatorExists,
+    /// The allocator is not registered.
+    #[error("the allocator is not registered")]
+    AllocatorNotFound,
 }
 
 const ENOENT: i32 = 2;
+const EAGAIN: i32 = 11;
 const EACCES: i32 = 13;
 const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
@@ -106,13 +119,14 @@ impl IoasidError {
     pub const fn errno(&self) -> i32 {
         match self {
             Self::NoSpace { .. } | Self::QuotaExceeded { .. } | Self::NoCapacity { .. } => ENOSPC,
-            Self::NotFound { .. } | Self::GuestNotFound { .. } => ENOENT,
+            Self::NotFound { .. } | Self::GuestNotFound { .. } | Self::AllocatorNotFound => ENOENT,
+            Self::DefaultAllocatorBusy { .. } => EAGAIN,
             Self::NotOwner { .. } => EACCES,
             Self::InvalidRange { .. }
             | Self::InvalidQuota { .. }
             | Self::AlreadyPaired { .. }
             | Self::Closed { .. } => EINVAL,
-            Self::Exists { .. } => EEXIST,
+            Self::Exists { .. } | Self::AllocatorExists => EEXIST,
             Self::FreePending { .. } => EBUSY,
         }
     }

@@ -13,6 +13,23 @@ pub struct Hold {
     shared: Arc<Shared>,
     pasid: HostPasid,
     tenant: TenantId,
+    counted: Counted,
+}
+
+/// Whether a hold's reference is still to be given back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    Yes,
+    No,
+}
+
+/// What giving a reference back left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// It was the last.
+    Last,
+    /// The PASID is held still.
+    OthersRemain,
 }
 
 impl Hold {
@@ -22,6 +39,7 @@ impl Hold {
             shared,
             pasid,
             tenant,
+            counted: Counted::Yes,
         }
     }
 
@@ -35,6 +53,19 @@ impl Hold {
     #[must_use]
     pub const fn tenant(&self) -> TenantId {
         self.tenant
+    }
+
+    /// Gives the reference back and says whether it was the last.
+    #[must_use = "drop the hold where the answer does not matter"]
+    pub fn put(mut self) -> Put {
+        self.give_back()
+    }
+
+    fn give_back(&mut self) -> Put {
+        if std::mem::replace(&mut self.counted, Counted::No) == Counted::No {
+            return Put::Last;
+        }
+        self.shared.with(|state| state.put(self.pasid))
     }
 
     /// Says that an entry for the PASID is in the table of a function. The mark lives as long as the
@@ -91,7 +122,7 @@ impl Clone for Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.shared.with(|state| state.put(self.pasid));
+        self.give_back();
     }
 }
 

@@ -16,6 +16,7 @@
 mod authority;
 mod bitmap;
 mod clock;
+mod custom;
 mod error;
 mod event;
 mod hold;
@@ -25,6 +26,8 @@ mod records;
 mod set;
 mod state;
 
+#[cfg(test)]
+mod core_tests;
 #[cfg(test)]
 mod event_tests;
 #[cfg(test)]
@@ -36,9 +39,11 @@ mod tests;
 
 pub use authority::{Audit, Authority, DEFAULT_KEPT_EVENTS, LedgerEntry, PasidState};
 pub use clock::{Clock, NoClock, Timestamp};
+pub use custom::{CustomAllocator, Instance, Operations};
 pub use error::IoasidError;
 pub use event::{Event, EventKind, Events, FaultCode, FreeOutcome, Request, Sequence};
-pub use hold::{BindMark, Hold};
+pub use hold::{BindMark, Hold, Put};
 pub use notify::{Listener, Notification, Priority, Subscription, Transition};
 pub use range::{DEFAULT_QUOTA, PasidRange, Quota};
+pub use records::Data;
 pub use set::PasidSet;

@@ -9,6 +9,7 @@ use palisade_units::{GuestPasid, HostPasid, TenantId};
 
 use crate::authority::Shared;
 use crate::records::SetId;
+use crate::{CustomAllocator, Data};
 
 /// One transition of a PASID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Notification {
     pub guest: Option<GuestPasid>,
     /// Whose set it is in.
     pub tenant: TenantId,
+    /// What its owner attached to it.
+    pub data: Option<Data>,
 }
 
 /// A transition that listeners are told of, once each time that it happens.
@@ -67,7 +70,7 @@ pub(crate) enum Scope {
     Set(SetId),
 }
 
-struct Entry {
+pub(crate) struct Entry {
     scope: Scope,
     priority: Priority,
     listener: Arc<dyn Listener>,
@@ -97,18 +100,34 @@ impl std::fmt::Debug for Subscription {
     }
 }
 
-/// A transition on its way to those who were subscribed when it happened.
-pub(crate) struct Letter {
-    notification: Notification,
-    readers: Vec<Arc<Entry>>,
+/// What is to be told once the authority is not locked.
+pub(crate) enum Letter {
+    /// A transition, to those who were subscribed when it happened.
+    Transition {
+        notification: Notification,
+        readers: Vec<Arc<Entry>>,
+    },
+    /// A number that its allocator gets back.
+    Return {
+        pasid: HostPasid,
+        allocator: CustomAllocator,
+    },
 }
 
 impl Letter {
     pub(crate) fn deliver(self) {
-        for entry in self.readers {
-            if entry.is_subscribed.load(Ordering::SeqCst) {
-                entry.listener.notify(&self.notification);
+        match self {
+            Self::Transition {
+                notification,
+                readers,
+            } => {
+                for entry in readers {
+                    if entry.is_subscribed.load(Ordering::SeqCst) {
+                        entry.listener.notify(&notification);
+                    }
+                }
             }
+            Self::Return { pasid, allocator } => allocator.free(pasid),
         }
     }
 }
@@ -159,11 +178,15 @@ impl Outbox {
         if readers.is_empty() {
             return;
         }
-        self.written += 1;
-        self.letters.push_back(Letter {
+        self.post(Letter::Transition {
             notification,
             readers,
         });
+    }
+
+    pub(crate) fn post(&mut self, letter: Letter) {
+        self.written += 1;
+        self.letters.push_back(letter);
     }
 
     /// How many letters there were until now.

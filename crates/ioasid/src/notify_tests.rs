@@ -5,7 +5,8 @@ use std::sync::{Arc, Barrier, Mutex};
 use palisade_units::{Bdf, GuestPasid, HostPasid, TenantId};
 
 use crate::{
-    Authority, Hold, IoasidError, Listener, Notification, PasidRange, Priority, Quota, Transition,
+    Authority, Data, Hold, IoasidError, Listener, Notification, PasidRange, Priority, Quota,
+    Transition,
 };
 
 const ALICE: TenantId = TenantId::new(1);
@@ -66,6 +67,7 @@ fn r50_each_transition_is_told_once_and_a_refusal_not_at_all() {
     assert!(set.alloc(PasidRange::ALL).is_err());
     set.attach_guest(GuestPasid::new(9).unwrap(), pasid)
         .unwrap();
+    set.set_data(pasid, Some(Data(7))).unwrap();
     let hold = set.hold(pasid).unwrap();
     let first = hold.bind(PLACE).unwrap();
     let second = hold.bind(PLACE).unwrap();
@@ -76,6 +78,7 @@ fn r50_each_transition_is_told_once_and_a_refusal_not_at_all() {
         pasid,
         guest: GuestPasid::new(9).ok(),
         tenant: ALICE,
+        data: Some(Data(7)),
     };
     assert_eq!(told, expected);
     assert_eq!(kinds(&heard), [Transition::Alloc]);

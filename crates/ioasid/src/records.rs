@@ -6,6 +6,10 @@ use crate::{PasidState, Sequence};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SetId(pub(crate) u32);
 
+/// A word that its owner attaches to a PASID. The authority passes it on and does not read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Data(pub u64);
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Freed {
     No,

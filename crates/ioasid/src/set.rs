@@ -5,7 +5,9 @@ use palisade_units::{GuestPasid, HostPasid, TenantId};
 use crate::authority::Shared;
 use crate::notify::Scope;
 use crate::records::SetId;
-use crate::{Hold, IoasidError, Listener, PasidRange, PasidState, Priority, Request, Subscription};
+use crate::{
+    Data, Hold, IoasidError, Listener, PasidRange, PasidState, Priority, Request, Subscription,
+};
 
 /// The PASIDs of one tenant. A handle: clones share the set and its quota. The set is closed by
 /// [`PasidSet::close`] or when the last handle goes.
@@ -71,17 +73,39 @@ impl PasidSet {
         })
     }
 
-    /// Takes the lowest free PASID in the range and charges the quota.
+    /// Takes the lowest free PASID in the range, or the one that the active custom allocator chooses,
+    /// and charges the quota.
     ///
     /// # Errors
     /// [`IoasidError::InvalidRange`] (EINVAL) for an inverted range, [`IoasidError::QuotaExceeded`]
     /// or [`IoasidError::NoSpace`] (ENOSPC), [`IoasidError::Closed`].
     pub fn alloc(&self, range: PasidRange) -> Result<HostPasid, IoasidError> {
         let Handle { shared, id, tenant } = &*self.handle;
-        shared.with(|state| {
-            let answer = state.alloc(*id, *tenant, range);
+        let default = shared.with(|state| {
+            let active = state.customs.active();
+            let answer = match &active {
+                None => state.alloc(*id, *tenant, range).map(Some),
+                Some(_) => state.may_alloc(*id, *tenant, range).map(|()| None),
+            };
+            let answer = state.note(*tenant, Request::Allocate, answer);
+            answer.map(|pasid| (pasid, active))
+        })?;
+        let allocator = match default {
+            (Some(pasid), _) => return Ok(pasid),
+            (None, allocator) => allocator,
+        };
+        let chosen = allocator.and_then(|one| one.alloc(range).map(|pasid| (pasid, one)));
+        let answer = shared.with(|state| {
+            let answer = match &chosen {
+                Some((pasid, one)) => state.alloc_chosen(*id, *tenant, range, (*pasid, one)),
+                None => Err(IoasidError::NoSpace { range }),
+            };
             state.note(*tenant, Request::Allocate, answer)
-        })
+        });
+        if let (Err(_), Some((pasid, allocator))) = (&answer, chosen) {
+            allocator.free(pasid);
+        }
+        answer
     }
 
     /// Gives a PASID back: at once when nobody holds it, else with the last hold. Its pair with a
@@ -124,6 +148,24 @@ impl PasidSet {
     pub fn state_of(&self, pasid: HostPasid) -> Result<PasidState, IoasidError> {
         let Handle { shared, id, tenant } = &*self.handle;
         shared.lock().state_of(*id, *tenant, pasid)
+    }
+
+    /// Looks a PASID of this set up, without a reference, and says what is attached to it.
+    ///
+    /// # Errors
+    /// [`IoasidError::NotFound`] (ENOENT), [`IoasidError::NotOwner`] (EACCES).
+    pub fn find(&self, pasid: HostPasid) -> Result<Option<Data>, IoasidError> {
+        let Handle { shared, id, tenant } = &*self.handle;
+        shared.lock().find(*id, *tenant, pasid)
+    }
+
+    /// Attaches a word to a PASID, or takes it away. It goes with the PASID.
+    ///
+    /// # Errors
+    /// [`IoasidError::NotFound`] (ENOENT), [`IoasidError::NotOwner`] (EACCES).
+    pub fn set_data(&self, pasid: HostPasid, data: Option<Data>) -> Result<(), IoasidError> {
+        let Handle { shared, id, tenant } = &*self.handle;
+        shared.with(|state| state.set_data(*id, *tenant, pasid, data))
     }
 
     /// Takes a reference to a PASID.

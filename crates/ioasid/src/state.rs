@@ -3,12 +3,13 @@ use std::collections::{BTreeMap, HashMap};
 use palisade_units::{Bdf, GuestPasid, HostPasid, TenantId};
 
 use crate::bitmap::{FreeMap, OwnedIds};
+use crate::custom::Customs;
 use crate::event::Log;
-use crate::notify::{Notification, Outbox, Transition};
+use crate::notify::{Letter, Notification, Outbox, Transition};
 use crate::records::{Freed, Record, Records, SetId};
 use crate::{
-    EventKind, FaultCode, FreeOutcome, IoasidError, LedgerEntry, PasidRange, PasidState, Quota,
-    Request,
+    CustomAllocator, Data, EventKind, FaultCode, FreeOutcome, IoasidError, LedgerEntry, PasidRange,
+    PasidState, Put, Quota, Request,
 };
 
 struct Set {
@@ -28,6 +29,8 @@ pub(crate) struct State {
     next_set: u32,
     /// Ids that are in no set's quota.
     unreserved: u32,
+    data: HashMap<HostPasid, Data>,
+    pub(crate) customs: Customs,
     pub(crate) log: Log,
     pub(crate) outbox: Outbox,
 }
@@ -48,6 +51,8 @@ impl State {
             sets: BTreeMap::new(),
             next_set: 0,
             unreserved,
+            data: HashMap::new(),
+            customs: Customs::default(),
             log,
             outbox: Outbox::default(),
         }
@@ -145,14 +150,7 @@ impl State {
         tenant: TenantId,
         range: PasidRange,
     ) -> Result<HostPasid, IoasidError> {
-        if range.is_inverted() {
-            return Err(IoasidError::InvalidRange { range });
-        }
-        let set = self.open_set(id, tenant)?;
-        if set.outstanding >= set.quota {
-            let quota = set.quota;
-            return Err(IoasidError::QuotaExceeded { tenant, quota });
-        }
+        self.may_alloc(id, tenant, range)?;
         let found = self.free.lowest_from(range.min);
         let pasid = found
             .filter(|lowest| *lowest <= range.last_pasid())
@@ -166,6 +164,70 @@ impl State {
         *self.records.slot(pasid) = Some(Record::new(id, since));
         self.announce(Transition::Alloc, pasid);
         Ok(pasid)
+    }
+
+    /// Whether a set may have one more PASID, wherever the number comes from.
+    pub(crate) fn may_alloc(
+        &mut self,
+        id: SetId,
+        tenant: TenantId,
+        range: PasidRange,
+    ) -> Result<(), IoasidError> {
+        if range.is_inverted() {
+            return Err(IoasidError::InvalidRange { range });
+        }
+        let set = self.open_set(id, tenant)?;
+        if set.outstanding >= set.quota {
+            let quota = set.quota;
+            return Err(IoasidError::QuotaExceeded { tenant, quota });
+        }
+        Ok(())
+    }
+
+    /// Takes the number that an allocator chose.
+    pub(crate) fn alloc_chosen(
+        &mut self,
+        id: SetId,
+        tenant: TenantId,
+        range: PasidRange,
+        (chosen, allocator): (HostPasid, &CustomAllocator),
+    ) -> Result<HostPasid, IoasidError> {
+        let no_space = IoasidError::NoSpace { range };
+        if !(range.min..=range.max).contains(&chosen.get()) {
+            return Err(no_space);
+        }
+        let answer = self.alloc(id, tenant, PasidRange::only(chosen.get()));
+        let pasid = answer.map_err(|error| match error {
+            IoasidError::NoSpace { .. } => no_space,
+            other => other,
+        })?;
+        self.customs.took(pasid, allocator);
+        Ok(pasid)
+    }
+
+    pub(crate) fn find(
+        &mut self,
+        id: SetId,
+        tenant: TenantId,
+        pasid: HostPasid,
+    ) -> Result<Option<Data>, IoasidError> {
+        self.owned(id, tenant, pasid)?;
+        Ok(self.data.get(&pasid).copied())
+    }
+
+    pub(crate) fn set_data(
+        &mut self,
+        id: SetId,
+        tenant: TenantId,
+        pasid: HostPasid,
+        data: Option<Data>,
+    ) -> Result<(), IoasidError> {
+        self.owned(id, tenant, pasid)?;
+        match data {
+            Some(data) => self.data.insert(pasid, data),
+            None => self.data.remove(&pasid),
+        };
+        Ok(())
     }
 
     pub(crate) fn free(
@@ -248,17 +310,21 @@ impl State {
         }
     }
 
-    /// A hold goes.
-    pub(crate) fn put(&mut self, pasid: HostPasid) {
+    /// A hold goes. Says whether it was the last.
+    pub(crate) fn put(&mut self, pasid: HostPasid) -> Put {
         let Some(record) = self.records.get_mut(pasid) else {
-            return;
+            return Put::Last;
         };
         record.references -= 1;
-        if record.references == 0 && record.freed == Freed::Pending {
+        if record.references > 0 {
+            return Put::OthersRemain;
+        }
+        if record.freed == Freed::Pending {
             let owner = self.owner_of(pasid);
             self.log.push(owner, EventKind::Reclaimed { pasid });
             self.give_back(pasid);
         }
+        Put::Last
     }
 
     /// An entry of a PASID is in a table. The caller has a reference.
@@ -421,6 +487,7 @@ impl State {
             pasid,
             guest: record.guest(),
             tenant: set.tenant,
+            data: self.data.get(&pasid).copied(),
         };
         self.outbox.write(record.set, notification);
     }
@@ -464,6 +531,10 @@ impl State {
             return;
         };
         self.free.insert(pasid.get());
+        self.data.remove(&pasid);
+        if let Some(allocator) = self.customs.gone(pasid) {
+            self.outbox.post(Letter::Return { pasid, allocator });
+        }
         if let Some(set) = self.sets.get_mut(&record.set) {
             set.outstanding -= 1;
             set.owned.remove(pasid.get());
