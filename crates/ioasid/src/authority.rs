@@ -7,7 +7,7 @@ use crate::event::Log;
 use crate::notify::Scope;
 use crate::state::State;
 use crate::{
-    Clock, CustomAllocator, Events, FaultCode, IoasidError, Listener, NoClock, PasidRange,
+    Clock, CustomAllocator, Events, FaultCode, GroupId, IoasidError, Listener, NoClock, PasidRange,
     PasidSet, Priority, Quota, Request, Sequence, Subscription,
 };
 
@@ -89,7 +89,7 @@ impl Drop for Turn<'_> {
 /// The host's one namespace of PASIDs. A handle: clones speak of the same namespace.
 #[derive(Clone)]
 pub struct Authority {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Authority {
@@ -114,8 +114,22 @@ impl Authority {
     /// [`IoasidError::Exists`] (EEXIST) when the tenant has a set, also one that was closed and
     /// still has PASIDs held; [`IoasidError::NoCapacity`] (ENOSPC) beyond what is left.
     pub fn create_set(&self, tenant: TenantId, quota: Quota) -> Result<PasidSet, IoasidError> {
+        self.create_set_in(GroupId::ROOT, tenant, quota)
+    }
+
+    /// As [`Authority::create_set`], below a group: what the set has out is charged to the group and to
+    /// those above it.
+    ///
+    /// # Errors
+    /// Those of [`Authority::create_set`], and [`IoasidError::GroupNotFound`] (ENOENT).
+    pub fn create_set_in(
+        &self,
+        group: GroupId,
+        tenant: TenantId,
+        quota: Quota,
+    ) -> Result<PasidSet, IoasidError> {
         let id = self.shared.with(|state| {
-            let created = state.create_set(tenant, quota);
+            let created = state.create_set(tenant, quota, group);
             state.note(tenant, Request::CreateSet, created)
         })?;
         Ok(PasidSet::new(Arc::clone(&self.shared), id, tenant))

@@ -1,6 +1,6 @@
 use palisade_units::{GuestPasid, HostPasid, TenantId};
 
-use crate::PasidRange;
+use crate::{GroupId, PasidRange};
 
 /// Why the authority refused. Nothing has changed when one of these is returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,6 +103,45 @@ pub enum IoasidError {
     /// The allocator is not registered.
     #[error("the allocator is not registered")]
     AllocatorNotFound,
+    /// A limit above the set is reached.
+    #[error("group {} has its whole limit of PASIDs out: free some, or raise it", group.get())]
+    GroupLimit {
+        /// Whose limit.
+        group: GroupId,
+    },
+    /// There is no such group.
+    #[error("there is no group {}", group.get())]
+    GroupNotFound {
+        /// The group asked about.
+        group: GroupId,
+    },
+    /// Sets or groups are below the group, or it is the root.
+    #[error("group {} cannot be removed: it is the root, or something is below it", group.get())]
+    GroupBusy {
+        /// The group asked about.
+        group: GroupId,
+    },
+    /// The tree would be too deep.
+    #[error("nothing can be put below group {}: the tree is as deep as it may be", group.get())]
+    GroupTooDeep {
+        /// The parent asked for.
+        group: GroupId,
+    },
+    /// The root has no limit of its own.
+    #[error("the root group has no limit of its own: limit a group below it")]
+    GroupIsRoot,
+    /// A PASID of the range is out.
+    #[error("PASID {pasid} of the range is out: free it, or reserve another range")]
+    InUse {
+        /// The lowest such.
+        pasid: HostPasid,
+    },
+    /// The range is not one that was reserved.
+    #[error("{:#x}..={:#x} is not a reserved range: name one as it was reserved", range.min, range.max)]
+    NotReserved {
+        /// The range asked for.
+        range: PasidRange,
+    },
 }
 
 const ENOENT: i32 = 2;
@@ -118,16 +157,25 @@ impl IoasidError {
     #[must_use]
     pub const fn errno(&self) -> i32 {
         match self {
-            Self::NoSpace { .. } | Self::QuotaExceeded { .. } | Self::NoCapacity { .. } => ENOSPC,
-            Self::NotFound { .. } | Self::GuestNotFound { .. } | Self::AllocatorNotFound => ENOENT,
+            Self::NoSpace { .. }
+            | Self::QuotaExceeded { .. }
+            | Self::NoCapacity { .. }
+            | Self::GroupLimit { .. } => ENOSPC,
+            Self::NotFound { .. }
+            | Self::GuestNotFound { .. }
+            | Self::AllocatorNotFound
+            | Self::GroupNotFound { .. } => ENOENT,
             Self::DefaultAllocatorBusy { .. } => EAGAIN,
             Self::NotOwner { .. } => EACCES,
             Self::InvalidRange { .. }
             | Self::InvalidQuota { .. }
             | Self::AlreadyPaired { .. }
-            | Self::Closed { .. } => EINVAL,
+            | Self::Closed { .. }
+            | Self::GroupTooDeep { .. }
+            | Self::GroupIsRoot
+            | Self::NotReserved { .. } => EINVAL,
             Self::Exists { .. } | Self::AllocatorExists => EEXIST,
-            Self::FreePending { .. } => EBUSY,
+            Self::FreePending { .. } | Self::GroupBusy { .. } | Self::InUse { .. } => EBUSY,
         }
     }
 }

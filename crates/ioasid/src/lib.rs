@@ -19,17 +19,23 @@ mod clock;
 mod custom;
 mod error;
 mod event;
+mod group;
 mod hold;
+mod limits;
 mod notify;
+mod pairs;
 mod range;
 mod records;
 mod set;
 mod state;
+mod uses;
 
 #[cfg(test)]
 mod core_tests;
 #[cfg(test)]
 mod event_tests;
+#[cfg(test)]
+mod group_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
@@ -42,6 +48,7 @@ pub use clock::{Clock, NoClock, Timestamp};
 pub use custom::{CustomAllocator, Instance, Operations};
 pub use error::IoasidError;
 pub use event::{Event, EventKind, Events, FaultCode, FreeOutcome, Request, Sequence};
+pub use group::{GroupId, GroupUsage, Limit, MAX_GROUP_DEPTH};
 pub use hold::{BindMark, Hold, Put};
 pub use notify::{Listener, Notification, Priority, Subscription, Transition};
 pub use range::{DEFAULT_QUOTA, PasidRange, Quota};

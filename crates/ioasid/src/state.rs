@@ -1,36 +1,41 @@
 use std::collections::{BTreeMap, HashMap};
 
-use palisade_units::{Bdf, GuestPasid, HostPasid, TenantId};
+use palisade_units::{GuestPasid, HostPasid, TenantId};
 
 use crate::bitmap::{FreeMap, OwnedIds};
 use crate::custom::Customs;
 use crate::event::Log;
+use crate::group::Groups;
 use crate::notify::{Letter, Notification, Outbox, Transition};
 use crate::records::{Freed, Record, Records, SetId};
 use crate::{
-    CustomAllocator, Data, EventKind, FaultCode, FreeOutcome, IoasidError, LedgerEntry, PasidRange,
-    PasidState, Put, Quota, Request,
+    CustomAllocator, Data, EventKind, FreeOutcome, GroupId, IoasidError, LedgerEntry, PasidRange,
+    PasidState, Quota,
 };
 
-struct Set {
+pub(super) struct Set {
     tenant: TenantId,
+    group: GroupId,
     quota: u32,
     outstanding: u32,
     owned: OwnedIds,
-    guests: HashMap<GuestPasid, HostPasid>,
+    pub(super) guests: HashMap<GuestPasid, HostPasid>,
     is_closed: bool,
 }
 
 /// All that the authority knows, behind one lock.
 pub(crate) struct State {
     free: FreeMap,
-    records: Records,
+    pub(super) records: Records,
     sets: BTreeMap<SetId, Set>,
     next_set: u32,
     /// Ids that are in no set's quota.
     unreserved: u32,
     data: HashMap<HostPasid, Data>,
     pub(crate) customs: Customs,
+    pub(crate) groups: Groups,
+    /// What was reserved at run time.
+    reserved: Vec<PasidRange>,
     pub(crate) log: Log,
     pub(crate) outbox: Outbox,
 }
@@ -53,6 +58,8 @@ impl State {
             unreserved,
             data: HashMap::new(),
             customs: Customs::default(),
+            groups: Groups::new(),
+            reserved: Vec::new(),
             log,
             outbox: Outbox::default(),
         }
@@ -62,6 +69,7 @@ impl State {
         &mut self,
         tenant: TenantId,
         quota: Quota,
+        group: GroupId,
     ) -> Result<SetId, IoasidError> {
         if self.sets.values().any(|set| set.tenant == tenant) {
             return Err(IoasidError::Exists { tenant });
@@ -81,16 +89,17 @@ impl State {
             Quota::AllThatIsLeft => available,
         };
         let id = SetId(self.next_set);
-        self.next_set = self
-            .next_set
-            .checked_add(1)
-            .ok_or(IoasidError::NoCapacity {
-                wanted: quota,
-                available: 0,
-            })?;
+        let next = self.next_set.checked_add(1);
+        let next = next.ok_or(IoasidError::NoCapacity {
+            wanted: quota,
+            available: 0,
+        })?;
+        self.groups.enter(group)?;
+        self.next_set = next;
         self.unreserved -= quota;
         let set = Set {
             tenant,
+            group,
             quota,
             outstanding: 0,
             owned: OwnedIds::default(),
@@ -116,6 +125,46 @@ impl State {
 
     pub(crate) fn unreserved(&self) -> u32 {
         self.unreserved
+    }
+
+    /// Takes a range out of what can be given out: all of it or nothing.
+    pub(crate) fn reserve(&mut self, range: PasidRange) -> Result<(), IoasidError> {
+        let numbers = range.min..=range.last_pasid();
+        if range.min < PasidRange::ALL.min || numbers.is_empty() {
+            return Err(IoasidError::InvalidRange { range });
+        }
+        let wanted = numbers.end() - numbers.start() + 1;
+        let taken = numbers
+            .clone()
+            .find(|number| self.free.lowest_from(*number) != Some(*number));
+        if let Some(pasid) = taken.and_then(|number| HostPasid::new(number).ok()) {
+            return Err(IoasidError::InUse { pasid });
+        }
+        let available = self.unreserved;
+        if wanted > available {
+            return Err(IoasidError::NoCapacity { wanted, available });
+        }
+        self.unreserved -= wanted;
+        numbers.for_each(|number| self.free.remove(number));
+        self.reserved.push(range);
+        Ok(())
+    }
+
+    /// Gives a range back that [`State::reserve`] took.
+    pub(crate) fn unreserve(&mut self, range: PasidRange) -> Result<(), IoasidError> {
+        let at = self.reserved.iter().position(|other| *other == range);
+        let range = self
+            .reserved
+            .swap_remove(at.ok_or(IoasidError::NotReserved { range })?);
+        for number in range.min..=range.last_pasid() {
+            self.free.insert(number);
+            self.unreserved += 1;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn reserved(&self) -> &[PasidRange] {
+        &self.reserved
     }
 
     pub(crate) fn adjust(
@@ -156,6 +205,9 @@ impl State {
             .filter(|lowest| *lowest <= range.last_pasid())
             .and_then(|lowest| HostPasid::new(lowest).ok())
             .ok_or(IoasidError::NoSpace { range })?;
+        let group = self.open_set(id, tenant)?.group;
+        self.groups.check(group)?;
+        self.groups.charge(group);
         self.free.remove(pasid.get());
         let set = self.open_set(id, tenant)?;
         set.outstanding += 1;
@@ -292,152 +344,6 @@ impl State {
         self.owned(id, tenant, pasid).map(|record| record.state())
     }
 
-    /// One more reference, for a new hold.
-    pub(crate) fn get(
-        &mut self,
-        id: SetId,
-        tenant: TenantId,
-        pasid: HostPasid,
-    ) -> Result<(), IoasidError> {
-        self.live(id, tenant, pasid)?.references += 1;
-        Ok(())
-    }
-
-    /// One more reference beside one that exists, which a free-pending PASID allows too.
-    pub(crate) fn get_again(&mut self, pasid: HostPasid) {
-        if let Some(record) = self.records.get_mut(pasid) {
-            record.references += 1;
-        }
-    }
-
-    /// A hold goes. Says whether it was the last.
-    pub(crate) fn put(&mut self, pasid: HostPasid) -> Put {
-        let Some(record) = self.records.get_mut(pasid) else {
-            return Put::Last;
-        };
-        record.references -= 1;
-        if record.references > 0 {
-            return Put::OthersRemain;
-        }
-        if record.freed == Freed::Pending {
-            let owner = self.owner_of(pasid);
-            self.log.push(owner, EventKind::Reclaimed { pasid });
-            self.give_back(pasid);
-        }
-        Put::Last
-    }
-
-    /// An entry of a PASID is in a table. The caller has a reference.
-    pub(crate) fn bound(&mut self, pasid: HostPasid, place: Bdf) -> Result<(), IoasidError> {
-        let owner = self.owner_of(pasid);
-        let record = self.records.get_mut(pasid);
-        let record = record.ok_or(IoasidError::NotFound { pasid })?;
-        if record.freed == Freed::Pending {
-            return Err(IoasidError::FreePending { pasid });
-        }
-        record.bindings += 1;
-        let is_first = record.bindings == 1;
-        self.log.push(owner, EventKind::Bound { pasid, place });
-        if is_first {
-            self.announce(Transition::Bind, pasid);
-        }
-        Ok(())
-    }
-
-    /// An entry that [`State::bound`] told of is gone. The caller has a reference.
-    pub(crate) fn unbound(&mut self, pasid: HostPasid, place: Bdf) {
-        let owner = self.owner_of(pasid);
-        let Some(record) = self.records.get_mut(pasid) else {
-            return;
-        };
-        record.bindings -= 1;
-        let was_last = record.bindings == 0;
-        self.log.push(owner, EventKind::Unbound { pasid, place });
-        if was_last {
-            self.announce(Transition::Unbind, pasid);
-        }
-    }
-
-    pub(crate) fn faulted(&mut self, pasid: HostPasid, place: Bdf, reason: FaultCode) {
-        let owner = self.owner_of(pasid);
-        let fault = EventKind::Faulted {
-            pasid,
-            place,
-            reason,
-        };
-        self.log.push(owner, fault);
-    }
-
-    /// Notes a request that was refused.
-    pub(crate) fn note<T>(
-        &mut self,
-        tenant: TenantId,
-        request: Request,
-        answer: Result<T, IoasidError>,
-    ) -> Result<T, IoasidError> {
-        answer.inspect_err(|&error| {
-            let refused = EventKind::Refused { request, error };
-            self.log.push(Some(tenant), refused);
-        })
-    }
-
-    pub(crate) fn attach_guest(
-        &mut self,
-        id: SetId,
-        tenant: TenantId,
-        guest: GuestPasid,
-        host: HostPasid,
-    ) -> Result<(), IoasidError> {
-        let paired = IoasidError::AlreadyPaired { guest, host };
-        if self.live(id, tenant, host)?.guest().is_some() {
-            return Err(paired);
-        }
-        let set = self.open_set(id, tenant)?;
-        if set.guests.contains_key(&guest) {
-            return Err(paired);
-        }
-        set.guests.insert(guest, host);
-        self.live(id, tenant, host)?.set_guest(Some(guest));
-        Ok(())
-    }
-
-    pub(crate) fn detach_guest(
-        &mut self,
-        id: SetId,
-        tenant: TenantId,
-        guest: GuestPasid,
-    ) -> Result<HostPasid, IoasidError> {
-        let host = self
-            .open_set(id, tenant)?
-            .guests
-            .remove(&guest)
-            .ok_or(IoasidError::GuestNotFound { tenant, guest })?;
-        if let Some(record) = self.records.get_mut(host) {
-            record.set_guest(None);
-        }
-        Ok(host)
-    }
-
-    pub(crate) fn host_of(
-        &mut self,
-        id: SetId,
-        tenant: TenantId,
-        guest: GuestPasid,
-    ) -> Result<HostPasid, IoasidError> {
-        let set = self.open_set(id, tenant)?;
-        let host = set.guests.get(&guest).copied();
-        host.ok_or(IoasidError::GuestNotFound { tenant, guest })
-    }
-
-    pub(crate) fn guest_of(&self, id: SetId, host: HostPasid) -> Option<GuestPasid> {
-        let record = self.records.get(host)?;
-        if record.set == id {
-            record.guest()
-        } else {
-            None
-        }
-    }
-
     pub(crate) fn close(&mut self, id: SetId, tenant: TenantId) {
         self.free_range(id, tenant, PasidRange::ALL);
         if let Some(set) = self.sets.get_mut(&id).filter(|set| !set.is_closed) {
@@ -475,7 +381,7 @@ impl State {
     }
 
     /// Writes to the listeners of a PASID that is out.
-    fn announce(&mut self, kind: Transition, pasid: HostPasid) {
+    pub(super) fn announce(&mut self, kind: Transition, pasid: HostPasid) {
         let Some(record) = self.records.get(pasid) else {
             return;
         };
@@ -492,13 +398,17 @@ impl State {
         self.outbox.write(record.set, notification);
     }
 
-    fn open_set(&mut self, id: SetId, tenant: TenantId) -> Result<&mut Set, IoasidError> {
+    pub(super) fn open_set(
+        &mut self,
+        id: SetId,
+        tenant: TenantId,
+    ) -> Result<&mut Set, IoasidError> {
         let set = self.sets.get_mut(&id).filter(|set| !set.is_closed);
         set.ok_or(IoasidError::Closed { tenant })
     }
 
     /// The record of a PASID, if it is this set's.
-    fn owned(
+    pub(super) fn owned(
         &mut self,
         id: SetId,
         tenant: TenantId,
@@ -512,7 +422,7 @@ impl State {
     }
 
     /// The record of a PASID that is this set's and was not freed.
-    fn live(
+    pub(super) fn live(
         &mut self,
         id: SetId,
         tenant: TenantId,
@@ -526,7 +436,7 @@ impl State {
     }
 
     /// The end of a PASID's life: the number may be given out again.
-    fn give_back(&mut self, pasid: HostPasid) {
+    pub(super) fn give_back(&mut self, pasid: HostPasid) {
         let Some(record) = self.records.slot(pasid).take() else {
             return;
         };
@@ -537,6 +447,7 @@ impl State {
         }
         if let Some(set) = self.sets.get_mut(&record.set) {
             set.outstanding -= 1;
+            self.groups.uncharge(set.group);
             set.owned.remove(pasid.get());
         }
         self.remove_if_done(record.set);
@@ -548,6 +459,7 @@ impl State {
             && let Some(set) = self.sets.remove(&id)
         {
             self.unreserved += set.quota;
+            self.groups.leave(set.group);
         }
     }
 }

@@ -1,0 +1,66 @@
+//! The guests' names of PASIDs.
+
+use palisade_units::{GuestPasid, HostPasid, TenantId};
+
+use crate::IoasidError;
+use crate::records::SetId;
+use crate::state::State;
+
+impl State {
+    pub(crate) fn attach_guest(
+        &mut self,
+        id: SetId,
+        tenant: TenantId,
+        guest: GuestPasid,
+        host: HostPasid,
+    ) -> Result<(), IoasidError> {
+        let paired = IoasidError::AlreadyPaired { guest, host };
+        if self.live(id, tenant, host)?.guest().is_some() {
+            return Err(paired);
+        }
+        let set = self.open_set(id, tenant)?;
+        if set.guests.contains_key(&guest) {
+            return Err(paired);
+        }
+        set.guests.insert(guest, host);
+        self.live(id, tenant, host)?.set_guest(Some(guest));
+        Ok(())
+    }
+
+    pub(crate) fn detach_guest(
+        &mut self,
+        id: SetId,
+        tenant: TenantId,
+        guest: GuestPasid,
+    ) -> Result<HostPasid, IoasidError> {
+        let host = self
+            .open_set(id, tenant)?
+            .guests
+            .remove(&guest)
+            .ok_or(IoasidError::GuestNotFound { tenant, guest })?;
+        if let Some(record) = self.records.get_mut(host) {
+            record.set_guest(None);
+        }
+        Ok(host)
+    }
+
+    pub(crate) fn host_of(
+        &mut self,
+        id: SetId,
+        tenant: TenantId,
+        guest: GuestPasid,
+    ) -> Result<HostPasid, IoasidError> {
+        let set = self.open_set(id, tenant)?;
+        let host = set.guests.get(&guest).copied();
+        host.ok_or(IoasidError::GuestNotFound { tenant, guest })
+    }
+
+    pub(crate) fn guest_of(&self, id: SetId, host: HostPasid) -> Option<GuestPasid> {
+        let record = self.records.get(host)?;
+        if record.set == id {
+            record.guest()
+        } else {
+            None
+        }
+    }
+}
