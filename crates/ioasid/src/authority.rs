@@ -5,6 +5,7 @@ use palisade_units::{Bdf, GuestPasid, HostPasid, TenantId};
 
 use crate::event::Log;
 use crate::notify::Scope;
+use crate::owners::Owners;
 use crate::state::State;
 use crate::{
     Clock, CustomAllocator, Events, FaultCode, GroupId, IoasidError, Listener, NoClock, PasidRange,
@@ -13,6 +14,8 @@ use crate::{
 
 pub(crate) struct Shared {
     state: Mutex<State>,
+    /// The state's own, to be read without its lock.
+    owners: Arc<Owners>,
     /// Signalled when a letter was delivered or its teller is gone.
     told: Condvar,
 }
@@ -20,6 +23,7 @@ pub(crate) struct Shared {
 impl Shared {
     fn new(state: State) -> Self {
         Self {
+            owners: Arc::clone(&state.owners),
             state: Mutex::new(state),
             told: Condvar::new(),
         }
@@ -153,10 +157,18 @@ impl Authority {
         self.shared.lock().ledger()
     }
 
-    /// Whose PASID this is. One that is free-pending still belongs to who freed it.
+    /// Whose PASID this is. One that is free-pending still belongs to who freed it. Takes no lock and
+    /// waits for nobody: one load.
     #[must_use]
     pub fn owner_of(&self, pasid: HostPasid) -> Option<TenantId> {
-        self.shared.lock().owner_of(pasid)
+        self.shared.owners.owner_of(pasid)
+    }
+
+    /// Whether a PASID was freed and waits for its last hold. Takes no lock, as
+    /// [`Authority::owner_of`].
+    #[must_use]
+    pub fn is_free_pending(&self, pasid: HostPasid) -> bool {
+        self.shared.owners.is_free_pending(pasid)
     }
 
     /// The events from one on, as far as the log still has them: to follow, ask again with

@@ -100,6 +100,11 @@ impl OwnedIds {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn words(&self) -> usize {
+        self.words.len()
+    }
+
     /// The ids in `min..=max`, ascending.
     pub(crate) fn within(&self, min: u32, max: u32) -> Vec<u32> {
         if min > max {

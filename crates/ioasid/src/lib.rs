@@ -23,6 +23,7 @@ mod group;
 mod hold;
 mod limits;
 mod notify;
+mod owners;
 mod pairs;
 mod range;
 mod records;

@@ -362,6 +362,13 @@ proptest! {
                 let tenant = u32::try_from(record.tenant).unwrap();
                 (*id, (tenant, record.references, record.is_pending, record.guest))
             }).collect();
+            for number in 0..CAPACITY + 2 {
+                let (pasid, entry) = (host(number), expected.get(&number));
+                let owner = entry.map(|entry| TenantId::new(entry.0));
+                prop_assert_eq!(real.authority.owner_of(pasid), owner, "after {:?}", op);
+                let is_pending = entry.is_some_and(|entry| entry.2);
+                prop_assert_eq!(real.authority.is_free_pending(pasid), is_pending);
+            }
             prop_assert_eq!(real.ledger(), expected, "after {:?}", op);
             prop_assert_eq!(real.authority.unreserved(), model.unreserved(), "after {:?}", op);
         }

@@ -105,3 +105,11 @@ impl Records {
 fn to_index(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+impl Records {
+    pub(crate) fn footprint_bytes(&self) -> usize {
+        let records = self.chunks.iter().map(Vec::capacity).sum::<usize>();
+        records * size_of::<Option<Record>>() + self.chunks.capacity() * size_of::<Vec<()>>()
+    }
+}

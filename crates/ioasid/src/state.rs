@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use palisade_units::{GuestPasid, HostPasid, TenantId};
 
@@ -7,6 +8,7 @@ use crate::custom::Customs;
 use crate::event::Log;
 use crate::group::Groups;
 use crate::notify::{Letter, Notification, Outbox, Transition};
+use crate::owners::Owners;
 use crate::records::{Freed, Record, Records, SetId};
 use crate::{
     CustomAllocator, Data, EventKind, FreeOutcome, GroupId, IoasidError, LedgerEntry, PasidRange,
@@ -36,6 +38,7 @@ pub(crate) struct State {
     pub(crate) groups: Groups,
     /// What was reserved at run time.
     reserved: Vec<PasidRange>,
+    pub(crate) owners: Arc<Owners>,
     pub(crate) log: Log,
     pub(crate) outbox: Outbox,
 }
@@ -60,6 +63,7 @@ impl State {
             customs: Customs::default(),
             groups: Groups::new(),
             reserved: Vec::new(),
+            owners: Arc::new(Owners::new()),
             log,
             outbox: Outbox::default(),
         }
@@ -214,6 +218,7 @@ impl State {
         set.owned.insert(pasid.get());
         let since = self.log.push(Some(tenant), EventKind::Allocated { pasid });
         *self.records.slot(pasid) = Some(Record::new(id, since));
+        self.owners.out(pasid, tenant);
         self.announce(Transition::Alloc, pasid);
         Ok(pasid)
     }
@@ -301,6 +306,7 @@ impl State {
         };
         let freed = EventKind::Freed { pasid, outcome };
         self.log.push(Some(tenant), freed);
+        self.owners.free_pending(pasid, tenant);
         self.announce(Transition::Free, pasid);
         if let (Some(guest), Some(set)) = (guest, self.sets.get_mut(&id)) {
             set.guests.remove(&guest);
@@ -440,6 +446,7 @@ impl State {
         let Some(record) = self.records.slot(pasid).take() else {
             return;
         };
+        self.owners.gone(pasid);
         self.free.insert(pasid.get());
         self.data.remove(&pasid);
         if let Some(allocator) = self.customs.gone(pasid) {
@@ -461,5 +468,21 @@ impl State {
             self.unreserved += set.quota;
             self.groups.leave(set.group);
         }
+    }
+}
+
+#[cfg(test)]
+impl State {
+    /// What is kept for the PASIDs that are out, in bytes, as the containers say their capacity. The
+    /// tables of a hash map are powers of two at 7/8 of which they grow, with a byte beside each entry.
+    pub(crate) fn footprint_bytes(&self) -> usize {
+        let pairs = self.sets.values().map(|set| set.guests.capacity());
+        let pair_tables = pairs.map(|capacity| (capacity * 8 / 7).next_power_of_two() * 9);
+        // An entry for each 64 ids, in nodes that are half full at worst.
+        let owned_words = self.sets.values().map(|set| set.owned.words() * 16 * 2);
+        let bitmap = 1024 * 1024 / 8 * 2;
+        let owners = 1024 * 1024 * size_of::<u64>();
+        let lists: usize = pair_tables.sum::<usize>() + owned_words.sum::<usize>();
+        self.records.footprint_bytes() + lists + bitmap + owners
     }
 }
