@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use palisade_units::{GuestPasid, HostPasid, TenantId};
 use proptest::prelude::*;
 
-use crate::{Authority, Hold, IoasidError, PasidRange, PasidSet, PasidState, Quota};
+use crate::{Authority, Data, Hold, IoasidError, PasidRange, PasidSet, PasidState, Quota};
 
 const CAPACITY: u32 = 6;
 const TENANTS: usize = 2;
@@ -30,6 +30,14 @@ enum Op {
     Pair(usize, u32, u32),
     Unpair(usize, u32),
     Find(usize, u32),
+    SetData(usize, u32, Option<u64>),
+    Data(usize, u32),
+    Reserve(u32, u32),
+    Unreserve(usize),
+}
+
+fn ids() -> std::ops::Range<u32> {
+    0..CAPACITY + 2
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -46,7 +54,11 @@ fn op() -> impl Strategy<Value = Op> {
         4 => hold.prop_map(Op::DropHold),
         6 => (set.clone(), guest.clone(), id).prop_map(|(s, g, i)| Op::Pair(s, g, i)),
         1 => (set.clone(), guest.clone()).prop_map(|(s, g)| Op::Unpair(s, g)),
-        4 => (set, guest).prop_map(|(s, g)| Op::Find(s, g)),
+        4 => (set.clone(), guest).prop_map(|(s, g)| Op::Find(s, g)),
+        2 => (set.clone(), ids(), prop::option::of(0..9u64)).prop_map(|(s, i, d)| Op::SetData(s, i, d)),
+        2 => (set, ids()).prop_map(|(s, i)| Op::Data(s, i)),
+        1 => (ids(), ids()).prop_map(|(a, b)| Op::Reserve(a, b)),
+        1 => (0..4usize).prop_map(Op::Unreserve),
     ]
 }
 
@@ -58,6 +70,7 @@ struct Id {
     references: u32,
     is_pending: bool,
     guest: Option<u32>,
+    data: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -76,11 +89,35 @@ struct Model {
     /// The set that each tenant's newest handle speaks of.
     newest: [u32; TENANTS],
     created: u32,
+    reserved: Vec<(u32, u32)>,
 }
 
 impl Model {
     fn unreserved(&self) -> u32 {
-        CAPACITY - self.sets.iter().map(|set| set.quota).sum::<u32>()
+        let reserved = (1..=CAPACITY).filter(|id| self.is_reserved(*id)).count();
+        let quotas: u32 = self.sets.iter().map(|set| set.quota).sum();
+        CAPACITY - quotas - u32::try_from(reserved).unwrap()
+    }
+
+    fn is_reserved(&self, id: u32) -> bool {
+        let mut ranges = self.reserved.iter();
+        ranges.any(|(min, max)| (*min..=*max).contains(&id))
+    }
+
+    /// Numbers beyond the capacity are kept from the start.
+    fn reserve(&mut self, min: u32, max: u32) -> Result<u32, i32> {
+        if min == 0 || min > max {
+            return Err(EINVAL);
+        }
+        let taken = |id| id > CAPACITY || self.ids.contains_key(&id) || self.is_reserved(id);
+        if (min..=max).any(taken) {
+            return Err(EBUSY);
+        }
+        if max - min + 1 > self.unreserved() {
+            return Err(ENOSPC);
+        }
+        self.reserved.push((min, max));
+        Ok(0)
     }
 
     fn out(&self, number: u32) -> u32 {
@@ -162,7 +199,9 @@ impl Model {
         if self.out(number) >= quota {
             return Err(ENOSPC);
         }
-        let id = (1..=CAPACITY).find(|id| (min..=max).contains(id) && !self.ids.contains_key(id));
+        let id = (1..=CAPACITY).find(|id| {
+            (min..=max).contains(id) && !self.ids.contains_key(id) && !self.is_reserved(*id)
+        });
         let id = id.ok_or(ENOSPC)?;
         let fresh = Id {
             set: number,
@@ -170,6 +209,7 @@ impl Model {
             references: 0,
             is_pending: false,
             guest: None,
+            data: None,
         };
         self.ids.insert(id, fresh);
         Ok(id)
@@ -236,6 +276,19 @@ impl Real {
             });
             return (created.map_err(|e| e.errno()), model.create(tenant, quota));
         }
+        if let Op::Reserve(min, max) = *op {
+            let answer = self.authority.reserve(PasidRange { min, max });
+            let answer = plain(answer).map_err(|e| e.errno());
+            return (answer, model.reserve(min, max));
+        }
+        if let Op::Unreserve(at) = *op {
+            if at >= model.reserved.len() {
+                return (Ok(0), Ok(0));
+            }
+            let (min, max) = model.reserved.remove(at);
+            let answer = self.authority.unreserve(PasidRange { min, max });
+            return (plain(answer).map_err(|e| e.errno()), Ok(0));
+        }
         let (Op::Close(tenant)
         | Op::Adjust(tenant, _)
         | Op::Alloc(tenant, ..)
@@ -244,6 +297,8 @@ impl Real {
         | Op::Hold(tenant, _)
         | Op::Pair(tenant, ..)
         | Op::Unpair(tenant, _)
+        | Op::SetData(tenant, ..)
+        | Op::Data(tenant, _)
         | Op::Find(tenant, _)) = *op
         else {
             self.step_hold(model, op);
@@ -305,7 +360,27 @@ impl Real {
                     model.ids.get_mut(id).unwrap().references += 1;
                 }),
             ),
-            Op::Create(..) | Op::CloneHold(_) | Op::DropHold(_) => (Ok(0), Ok(0)),
+            Op::SetData(_, id, data) => (
+                plain(set.set_data(host(id), data.map(Data))),
+                model.mine(tenant, id).map(|found| {
+                    found.data = data;
+                    0
+                }),
+            ),
+            Op::Data(_, id) => {
+                let plain =
+                    |data: Option<u64>| data.map_or(99, |data| u32::try_from(data).unwrap());
+                (
+                    set.find(host(id))
+                        .map(|data| plain(data.map(|data| data.0))),
+                    model.mine(tenant, id).map(|found| plain(found.data)),
+                )
+            }
+            Op::Create(..)
+            | Op::CloneHold(_)
+            | Op::DropHold(_)
+            | Op::Reserve(..)
+            | Op::Unreserve(_) => (Ok(0), Ok(0)),
         };
         (real.map_err(|error| error.errno()), expected)
     }
