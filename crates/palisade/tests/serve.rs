@@ -11,6 +11,7 @@ use std::{
 
 use host::{Daemon, FIRST, PATIENCE, TenantProcess, palisade};
 use palisade_driver::{Copy, FunctionAddress, MissingPage, Tenant};
+use palisade_host::control;
 use palisade_units::Iova;
 use palisade_vfio_user::{
     Client, Region,
@@ -208,4 +209,27 @@ fn r18_a_client_is_offered_no_page_to_map() {
         // Registers and configuration space at the least: there was something to look at.
         assert!(regions >= 2, "{name}");
     }
+}
+
+#[test]
+fn r79_the_events_say_who_allocated_bound_and_freed() {
+    let daemon = Daemon::start();
+    let alice = TenantProcess::start(&daemon, "alice", 8 * MIB);
+    let given = alice.wait_for("copied")["host_pasids"][0].as_u64().unwrap();
+    alice.finish();
+    daemon.wait_for_end_of("alice");
+    let page = control::ask_events(&daemon.socket("control"), 0).unwrap();
+    let of_it = page
+        .events
+        .iter()
+        .filter(|e| e.pasid.map(u64::from) == Some(given));
+    let of_it: Vec<_> = of_it
+        .filter(|e| e.tenant.as_deref() == Some("alice"))
+        .collect();
+    let position = |what: &str| of_it.iter().position(|e| e.what == what).unwrap();
+    assert!(position("allocated") < position("bound"), "{of_it:?}");
+    assert!(position("bound") < position("unbound"), "{of_it:?}");
+    assert!(position("unbound") < position("freed"), "{of_it:?}");
+    let later = control::ask_events(&daemon.socket("control"), page.next).unwrap();
+    assert_eq!((later.events, later.dropped), (Vec::new(), 0));
 }

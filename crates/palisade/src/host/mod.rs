@@ -13,16 +13,23 @@ mod tenant;
 
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
-use palisade_ioasid::{Authority, IoasidError, Quota};
+use palisade_ioasid::{Audit, Authority, Event, IoasidError, Quota, Sequence};
 use palisade_iommu::{Iommu, IommuError};
 use palisade_units::TenantId;
 
-use crate::{config::HostConfig, control};
+use crate::{
+    config::HostConfig,
+    control::{self, Books, EventLine, EventPage, WallClock},
+};
+
 use engines::Engines;
 use listener::Listener;
 use source::{Sources, WireError};
 use stop::Stop;
 use tenant::Tenant;
+
+/// How many events the operator can look back on; each takes about 100 bytes.
+const KEPT_EVENTS: usize = 65_536;
 
 /// Why a host could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -82,12 +89,32 @@ struct Shared {
     tenants: Vec<Arc<Tenant>>,
 }
 
-impl Shared {
+impl Books for Shared {
     fn ledger(&self) -> control::Ledger {
         let entries = self.authority.ledger();
         control::Ledger {
             outstanding: u32::try_from(entries.len()).unwrap_or(u32::MAX),
             tenants: self.tenants.iter().map(|t| t.ledger(&entries)).collect(),
+        }
+    }
+
+    fn events(&self, since: u64) -> EventPage {
+        let found = self.authority.events_since(Sequence::new(since));
+        let name = |event: &Event| {
+            let id = event.tenant?;
+            self.tenants
+                .iter()
+                .find(|t| t.id() == id)
+                .map(|t| t.name().to_owned())
+        };
+        EventPage {
+            events: found
+                .events
+                .iter()
+                .map(|e| EventLine::new(e, name(e)))
+                .collect(),
+            dropped: found.dropped,
+            next: found.next.get(),
         }
     }
 }
@@ -98,7 +125,13 @@ impl Host {
     /// # Errors
     /// [`HostError`]; nothing is left behind then.
     pub fn start(config: &HostConfig) -> Result<Self, HostError> {
-        let authority = Authority::new(&[]);
+        let authority = Authority::with_audit(
+            &[],
+            Audit {
+                clock: Arc::new(WallClock),
+                kept_events: KEPT_EVENTS,
+            },
+        );
         let iommu = Iommu::new();
         let mut engines = Vec::new();
         let mut parents = BTreeMap::new();
@@ -157,7 +190,7 @@ impl Host {
         if let Some(path) = &config.control {
             let shared = Arc::clone(&host.shared);
             host.listen(path, "control", move |stream| {
-                if let Err(e) = control::answer(&stream, || shared.ledger()) {
+                if let Err(e) = control::answer(&stream, &*shared) {
                     tracing::warn!("a question of the operator's: {e:#}");
                 }
             })?;

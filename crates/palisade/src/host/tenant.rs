@@ -5,7 +5,7 @@ use std::{os::unix::net::UnixStream, sync::Arc};
 use palisade_ioasid::PasidSet;
 use palisade_memory::GuestMemory;
 use palisade_pci::Function;
-use palisade_units::Bdf;
+use palisade_units::{Bdf, TenantId};
 use palisade_vfio::Container;
 use palisade_vfio_user::{ClientMemory, Connection};
 use palisade_vtd::{Unit, UnitConfig, VcmdLayout};
@@ -70,6 +70,14 @@ impl Tenant {
             unit_memory,
             removed,
         })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn id(&self) -> TenantId {
+        self.set.tenant()
     }
 
     /// Ends all connections.

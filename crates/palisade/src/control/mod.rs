@@ -1,5 +1,7 @@
 //! The operator's socket: a question a line, one JSON document as the answer.
 
+mod events;
+
 use std::{
     fmt,
     io::{BufRead, BufReader, Read, Write},
@@ -9,7 +11,10 @@ use std::{
 };
 
 use anyhow::Context;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub(crate) use events::WallClock;
+pub use events::{EventLine, EventPage};
 
 /// Longer questions are refused.
 const QUESTION_MAX_BYTES: u64 = 256;
@@ -84,11 +89,31 @@ struct Refusal {
     error: String,
 }
 
+/// What a host can be asked for.
+pub(crate) trait Books {
+    /// Who holds which PASID.
+    fn ledger(&self) -> Ledger;
+    /// What happened from the event with this number on.
+    fn events(&self, since: u64) -> EventPage;
+}
+
 /// Asks the host behind `socket` for its ledger.
 ///
 /// # Errors
 /// Where nobody answers, or answers with a refusal.
 pub fn ask_ledger(socket: &Path) -> anyhow::Result<Ledger> {
+    ask(socket, "ledger")
+}
+
+/// Asks the host behind `socket` for its events from number `since` on.
+///
+/// # Errors
+/// Where nobody answers, or answers with a refusal.
+pub fn ask_events(socket: &Path, since: u64) -> anyhow::Result<EventPage> {
+    ask(socket, &format!("events {since}"))
+}
+
+fn ask<T: DeserializeOwned>(socket: &Path, question: &str) -> anyhow::Result<T> {
     let mut stream = UnixStream::connect(socket).with_context(|| {
         format!(
             "{}: no host answers; name with --socket what the configuration of a running host calls `control`",
@@ -96,7 +121,7 @@ pub fn ask_ledger(socket: &Path) -> anyhow::Result<Ledger> {
         )
     })?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(b"ledger\n")?;
+    stream.write_all(format!("{question}\n").as_bytes())?;
     let mut answer = String::new();
     stream
         .read_to_string(&mut answer)
@@ -104,11 +129,11 @@ pub fn ask_ledger(socket: &Path) -> anyhow::Result<Ledger> {
     if let Ok(refusal) = serde_json::from_str::<Refusal>(&answer) {
         anyhow::bail!("the host refuses: {}", refusal.error);
     }
-    serde_json::from_str(&answer).context("the answer is no ledger")
+    serde_json::from_str(&answer).context("the answer cannot be read")
 }
 
 /// Answers one client. What goes wrong with it is its own matter.
-pub(crate) fn answer(stream: &UnixStream, ledger: impl FnOnce() -> Ledger) -> anyhow::Result<()> {
+pub(crate) fn answer(stream: &UnixStream, books: &impl Books) -> anyhow::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -116,10 +141,15 @@ pub(crate) fn answer(stream: &UnixStream, ledger: impl FnOnce() -> Ledger) -> an
     BufReader::new(stream)
         .take(QUESTION_MAX_BYTES)
         .read_line(&mut question)?;
-    let answer = match question.trim_end() {
-        "ledger" => serde_json::to_vec(&ledger())?,
-        other => serde_json::to_vec(&Refusal {
-            error: format!("{other:?} is no question: \"ledger\" is"),
+    let question = question.trim_end();
+    let since = question
+        .strip_prefix("events ")
+        .and_then(|n| n.parse().ok());
+    let answer = match (question, since) {
+        ("ledger", _) => serde_json::to_vec(&books.ledger())?,
+        (_, Some(since)) => serde_json::to_vec(&books.events(since))?,
+        (other, None) => serde_json::to_vec(&Refusal {
+            error: format!("{other:?} is no question: \"ledger\" and \"events NUMBER\" are"),
         })?,
     };
     let mut stream = stream;
@@ -131,14 +161,29 @@ pub(crate) fn answer(stream: &UnixStream, ledger: impl FnOnce() -> Ledger) -> an
 mod tests {
     use super::*;
 
+    struct Few;
+
+    impl Books for Few {
+        fn ledger(&self) -> Ledger {
+            Ledger {
+                outstanding: 3,
+                tenants: Vec::new(),
+            }
+        }
+
+        fn events(&self, since: u64) -> EventPage {
+            EventPage {
+                events: Vec::new(),
+                dropped: 0,
+                next: since,
+            }
+        }
+    }
+
     fn ask(question: &str) -> String {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(question.as_bytes()).unwrap();
-        answer(&ours, || Ledger {
-            outstanding: 3,
-            tenants: Vec::new(),
-        })
-        .unwrap();
+        answer(&ours, &Few).unwrap();
         drop(ours);
         let mut text = String::new();
         theirs.read_to_string(&mut text).unwrap();
@@ -151,8 +196,14 @@ mod tests {
     }
 
     #[test]
+    fn events_are_asked_for_by_number() {
+        assert_eq!(ask("events 7\n"), r#"{"events":[],"dropped":0,"next":7}"#);
+    }
+
+    #[test]
     fn anything_else_is_refused_in_words() {
         assert!(ask("ledgers\n").contains("is no question"));
+        assert!(ask("events -1\n").contains("is no question"));
         assert!(ask(&"x".repeat(300)).contains("is no question"));
     }
 }

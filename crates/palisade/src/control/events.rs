@@ -1,0 +1,157 @@
+//! The authority's events as the operator reads them.
+
+use std::{
+    fmt,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use palisade_ioasid::{Clock, Event, EventKind, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// Nanoseconds since 1970, for the times of events.
+pub(crate) struct WallClock;
+
+impl Clock for WallClock {
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Timestamp::from_nanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+/// Events from the one that was asked for on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventPage {
+    /// Oldest first.
+    pub events: Vec<EventLine>,
+    /// How many of the events asked for the host no longer has.
+    pub dropped: u64,
+    /// What to ask for next.
+    pub next: u64,
+}
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventLine {
+    /// Its number, from 0 on without gaps.
+    pub sequence: u64,
+    /// When, in nanoseconds since 1970.
+    pub at_ns: u64,
+    /// The tenant that it is about, or that was refused.
+    pub tenant: Option<String>,
+    /// What happened, in a word: allocated, bound, unbound, freed, reclaimed, refused, faulted, …
+    pub what: String,
+    /// The host's PASID, where it is about one.
+    pub pasid: Option<u32>,
+    /// The function on the host's bus, where one took part.
+    pub function: Option<String>,
+    /// The quota, the outcome, what was refused and why, or the fault's code.
+    pub detail: Option<String>,
+}
+
+impl EventLine {
+    /// `tenant` is the name of the event's tenant.
+    pub(crate) fn new(event: &Event, tenant: Option<String>) -> Self {
+        let (what, pasid, function, detail) = match event.kind {
+            EventKind::SetCreated { quota } => ("set-created", None, None, Some(quota.to_string())),
+            EventKind::QuotaChanged { quota } => {
+                ("quota-changed", None, None, Some(quota.to_string()))
+            }
+            EventKind::SetClosed => ("set-closed", None, None, None),
+            EventKind::Allocated { pasid } => ("allocated", Some(pasid), None, None),
+            EventKind::Bound { pasid, place } => ("bound", Some(pasid), Some(place), None),
+            EventKind::Unbound { pasid, place } => ("unbound", Some(pasid), Some(place), None),
+            EventKind::Freed { pasid, outcome } => (
+                "freed",
+                Some(pasid),
+                None,
+                Some(format!("{outcome:?}").to_lowercase()),
+            ),
+            EventKind::Reclaimed { pasid } => ("reclaimed", Some(pasid), None, None),
+            EventKind::Refused { request, error } => {
+                ("refused", None, None, Some(format!("{request:?}: {error}")))
+            }
+            EventKind::Faulted {
+                pasid,
+                place,
+                reason,
+            } => (
+                "faulted",
+                Some(pasid),
+                Some(place),
+                Some(format!("{:02x}h", reason.get())),
+            ),
+        };
+        Self {
+            sequence: event.sequence.get(),
+            at_ns: event.at.as_nanos(),
+            tenant,
+            what: what.to_owned(),
+            pasid: pasid.map(palisade_units::HostPasid::get),
+            function: function.map(|bdf| bdf.to_string()),
+            detail,
+        }
+    }
+}
+
+impl fmt::Display for EventLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, millis) = (self.at_ns / 1_000_000_000, self.at_ns / 1_000_000 % 1000);
+        let tenant = self.tenant.as_deref().unwrap_or("-");
+        write!(
+            f,
+            "{:>8} {seconds}.{millis:03} {tenant:<10} {}",
+            self.sequence, self.what
+        )?;
+        if let Some(pasid) = self.pasid {
+            write!(f, " PASID {pasid}")?;
+        }
+        if let Some(function) = &self.function {
+            write!(f, " on {function}")?;
+        }
+        if let Some(detail) = &self.detail {
+            write!(f, " ({detail})")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use palisade_ioasid::{Audit, Authority, PasidRange, Quota, Sequence};
+    use palisade_units::TenantId;
+    use std::sync::Arc;
+
+    #[test]
+    fn r79_who_allocated_and_who_was_refused_can_be_read() {
+        let audit = Audit {
+            clock: Arc::new(WallClock),
+            kept_events: 16,
+        };
+        let authority = Authority::with_audit(&[], audit);
+        let set = authority
+            .create_set(TenantId::new(1), Quota::Exactly(1))
+            .unwrap();
+        let pasid = set.alloc(PasidRange::ALL).unwrap();
+        assert!(set.alloc(PasidRange::ALL).is_err());
+        set.free(pasid).unwrap();
+        let found = authority.events_since(Sequence::FIRST);
+        let name = |e: &Event| e.tenant.map(|t| t.to_string());
+        let lines: Vec<_> = found
+            .events
+            .iter()
+            .map(|e| EventLine::new(e, name(e)))
+            .collect();
+        let words: Vec<&str> = lines.iter().map(|l| l.what.as_str()).collect();
+        assert_eq!(words, ["set-created", "allocated", "refused", "freed"]);
+        assert!(lines[2].detail.as_ref().unwrap().starts_with("Allocate: "));
+        assert!(
+            lines[1]
+                .to_string()
+                .contains("tenant 1   allocated PASID 1")
+        );
+        assert!(lines.iter().all(|l| l.at_ns > 1_600_000_000_000_000_000));
+    }
+}
