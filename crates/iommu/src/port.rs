@@ -170,16 +170,11 @@ impl DmaPort {
             access: by.access(access),
             len_bytes: len_of(into),
         };
-        let Self {
-            function,
-            slot,
-            reads,
-            ..
-        } = self;
-        job.run(function, slot, reads, |slice, offset_bytes, done, len| {
+        let part = |slice: &HostSlice, offset_bytes, done: usize, len: usize| {
             let part = into.get_mut(done..done + len).unwrap_or_default();
             slice.read(offset_bytes, part)
-        })
+        };
+        job.run(&self.function, &self.slot, &mut self.reads, part)
     }
 
     /// Writes all of `data`.
@@ -187,20 +182,7 @@ impl DmaPort {
     /// # Errors
     /// [`DmaError`]; what came before its address was written.
     pub fn write(&mut self, by: Requester, to: Iova, data: &[u8]) -> Result<(), DmaError> {
-        let len_bytes = len_of(data);
-        let job = Job {
-            by,
-            at: to,
-            access: by.access(Access::WRITE),
-            len_bytes,
-        };
-        let Self {
-            function,
-            slot,
-            writes,
-            ..
-        } = self;
-        job.run(function, slot, writes, |slice, offset_bytes, done, len| {
+        self.write_with(by, to, len_of(data), |slice, offset_bytes, done, len| {
             let part = data.get(done..done + len).unwrap_or_default();
             slice.write(offset_bytes, part)
         })
@@ -217,23 +199,27 @@ impl DmaPort {
         len_bytes: u64,
         pattern: u64,
     ) -> Result<(), DmaError> {
+        self.write_with(by, to, len_bytes, |slice, offset_bytes, done, len| {
+            // A piece may start inside the pattern.
+            let turn = u32::try_from(done % 8).unwrap_or_default() * 8;
+            slice.fill_pattern(offset_bytes, bytes(len), pattern.rotate_right(turn))
+        })
+    }
+
+    fn write_with(
+        &mut self,
+        by: Requester,
+        to: Iova,
+        len_bytes: u64,
+        part: impl FnMut(&HostSlice, u64, usize, usize) -> Result<(), MemoryError>,
+    ) -> Result<(), DmaError> {
         let job = Job {
             by,
             at: to,
             access: by.access(Access::WRITE),
             len_bytes,
         };
-        let Self {
-            function,
-            slot,
-            writes,
-            ..
-        } = self;
-        job.run(function, slot, writes, |slice, offset_bytes, done, len| {
-            // A piece may start inside the pattern.
-            let turn = u32::try_from(done % 8).unwrap_or_default() * 8;
-            slice.fill_pattern(offset_bytes, bytes(len), pattern.rotate_right(turn))
-        })
+        job.run(&self.function, &self.slot, &mut self.writes, part)
     }
 
     /// Lets go of memory that translations lead to which were invalidated. No access uses them, but their memory
