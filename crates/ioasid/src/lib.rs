@@ -38,8 +38,6 @@ mod event_tests;
 #[cfg(test)]
 mod group_tests;
 #[cfg(test)]
-mod model_tests;
-#[cfg(test)]
 mod notify_tests;
 #[cfg(test)]
 mod tests;
