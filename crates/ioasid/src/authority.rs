@@ -1,15 +1,15 @@
-use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
-use palisade_units::{Bdf, GuestPasid, HostPasid, TenantId};
+use palisade_units::{Bdf, HostPasid, TenantId};
 
-use crate::event::Log;
+use crate::log::Log;
 use crate::notify::Scope;
 use crate::owners::Owners;
 use crate::state::State;
+use crate::sync::{Condvar, Mutex, MutexGuard, current};
 use crate::{
-    Clock, CustomAllocator, Events, FaultCode, GroupId, IoasidError, Listener, NoClock, PasidRange,
-    PasidSet, Priority, Quota, Request, Sequence, Subscription,
+    Clock, CustomAllocator, EventKind, Events, FaultCode, GroupId, IoasidError, LedgerEntry,
+    Listener, NoClock, PasidRange, PasidSet, Priority, Quota, Request, Sequence, Subscription,
 };
 
 pub(crate) struct Shared {
@@ -49,7 +49,7 @@ impl Shared {
     fn tell<'a>(&'a self, mut state: MutexGuard<'a, State>) {
         let mut last = state.outbox.written();
         while state.outbox.delivered < last {
-            let me = std::thread::current().id();
+            let me = current().id();
             match state.outbox.teller {
                 // A listener's own call: the loop that called the listener goes on with the rest.
                 Some(teller) if teller == me => {
@@ -134,7 +134,7 @@ impl Authority {
     ) -> Result<PasidSet, IoasidError> {
         let id = self.shared.with(|state| {
             let created = state.create_set(tenant, quota, group);
-            state.note(tenant, Request::CreateSet, created)
+            state.note(Some(tenant), Request::CreateSet, created)
         })?;
         Ok(PasidSet::new(Arc::clone(&self.shared), id, tenant))
     }
@@ -142,13 +142,13 @@ impl Authority {
     /// How many PASIDs are out, those that are free-pending among them.
     #[must_use]
     pub fn outstanding(&self) -> u32 {
-        self.shared.lock().outstanding_of_all()
+        self.shared.lock().groups.current_of_all()
     }
 
     /// How many PASIDs are in no set's quota.
     #[must_use]
     pub fn unreserved(&self) -> u32 {
-        self.shared.lock().unreserved()
+        self.shared.lock().unreserved
     }
 
     /// Every PASID that is out, in ascending order.
@@ -161,14 +161,14 @@ impl Authority {
     /// waits for nobody: one load.
     #[must_use]
     pub fn owner_of(&self, pasid: HostPasid) -> Option<TenantId> {
-        self.shared.owners.owner_of(pasid)
+        self.shared.owners.get(pasid).tenant()
     }
 
     /// Whether a PASID was freed and waits for its last hold. Takes no lock, as
     /// [`Authority::owner_of`].
     #[must_use]
     pub fn is_free_pending(&self, pasid: HostPasid) -> bool {
-        self.shared.owners.is_free_pending(pasid)
+        self.shared.owners.get(pasid).is_free_pending()
     }
 
     /// The events from one on, as far as the log still has them: to follow, ask again with
@@ -189,7 +189,20 @@ impl Authority {
     /// nobody owns is noted as nobody's.
     pub fn record_fault(&self, pasid: HostPasid, place: Bdf, reason: FaultCode) {
         self.shared
-            .with(|state| state.faulted(pasid, place, reason));
+            .with(|state| state.faulted(None, (pasid, place), reason));
+    }
+
+    /// As [`Authority::record_fault`], where it is known whose access it was: a tenant that uses a PASID of
+    /// another, or of nobody, is told of by name.
+    pub fn record_fault_of(
+        &self,
+        tenant: TenantId,
+        pasid: HostPasid,
+        place: Bdf,
+        reason: FaultCode,
+    ) {
+        self.shared
+            .with(|state| state.faulted(Some(tenant), (pasid, place), reason));
     }
 
     /// Registers an allocator that chooses the numbers. The first one becomes active, the others wait.
@@ -199,8 +212,14 @@ impl Authority {
     /// [`IoasidError::AllocatorExists`] (EEXIST).
     pub fn register_allocator(&self, allocator: &CustomAllocator) -> Result<(), IoasidError> {
         self.shared.with(|state| {
-            let outstanding = state.outstanding_of_all();
-            state.customs.register(allocator, outstanding)
+            let outstanding = state.groups.current_of_all();
+            let answer = state.customs.register(allocator, outstanding);
+            let instance = allocator.instance;
+            state.done(
+                Request::Allocator,
+                answer,
+                EventKind::AllocatorRegistered { instance },
+            )
         })
     }
 
@@ -210,8 +229,15 @@ impl Authority {
     /// # Errors
     /// [`IoasidError::AllocatorNotFound`] (ENOENT).
     pub fn unregister_allocator(&self, allocator: &CustomAllocator) -> Result<(), IoasidError> {
-        self.shared
-            .with(|state| state.customs.unregister(allocator))
+        self.shared.with(|state| {
+            let answer = state.customs.unregister(allocator);
+            let instance = allocator.instance;
+            state.done(
+                Request::Allocator,
+                answer,
+                EventKind::AllocatorUnregistered { instance },
+            )
+        })
     }
 
     /// Tells a listener of every transition from now on, until the subscription is dropped. Those of a
@@ -258,46 +284,5 @@ impl std::fmt::Debug for Audit {
 impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Authority").finish_non_exhaustive()
-    }
-}
-
-/// One PASID that is out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LedgerEntry {
-    /// The number.
-    pub pasid: HostPasid,
-    /// Whose it is.
-    pub tenant: TenantId,
-    /// What the tenant's guest calls it, or called it before it was freed.
-    pub guest: Option<GuestPasid>,
-    /// How many holds are on it.
-    pub references: u32,
-    /// How many entries it has in tables, as far as they were told with
-    /// [`Hold::bind`](crate::Hold::bind).
-    pub bindings: u32,
-    /// Where it is in its life.
-    pub state: PasidState,
-    /// The event of its allocation.
-    pub since: Sequence,
-}
-
-/// Where a PASID that is out is in its life. One that is not out is free.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PasidState {
-    /// Allocated, nobody holds it.
-    Idle,
-    /// Held.
-    Active,
-    /// Freed while held: no new hold, and no reuse before the last one goes.
-    FreePending,
-}
-
-impl fmt::Display for PasidState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Idle => "idle",
-            Self::Active => "active",
-            Self::FreePending => "free-pending",
-        })
     }
 }

@@ -1,16 +1,11 @@
-use std::collections::BTreeMap;
-
 use palisade_units::PASID_COUNT;
+
+use crate::numbers::index;
 
 const WORD_BITS: u32 = u64::BITS;
 
 fn split(bit: u32) -> (u32, u64) {
     (bit / WORD_BITS, 1 << (bit % WORD_BITS))
-}
-
-fn index(word: u32) -> usize {
-    // A u32 fits a usize wherever std runs with 2^20 PASIDs.
-    usize::try_from(word).unwrap_or(usize::MAX)
 }
 
 /// The ids that can be given out: one bit for each of the 2^20, under a hierarchy in which a bit says
@@ -20,12 +15,17 @@ pub(crate) struct FreeMap {
 }
 
 impl FreeMap {
-    /// No id free.
-    pub(crate) fn empty() -> Self {
+    /// Every id free.
+    pub(crate) fn full() -> Self {
         let mut bits = PASID_COUNT;
         let levels = std::array::from_fn(|_| {
-            bits = bits.div_ceil(WORD_BITS);
-            vec![0; index(bits)].into_boxed_slice()
+            let words = bits.div_ceil(WORD_BITS);
+            let mut level = vec![u64::MAX; index(words)].into_boxed_slice();
+            if let (Some(last), 1..) = (level.last_mut(), bits % WORD_BITS) {
+                *last = (1 << (bits % WORD_BITS)) - 1;
+            }
+            bits = words;
+            level
         });
         Self { levels }
     }
@@ -59,6 +59,12 @@ impl FreeMap {
         }
     }
 
+    /// Whether an id is free. `id` is below 2^20.
+    pub(crate) fn contains(&self, id: u32) -> bool {
+        let (word, mask) = split(id);
+        self.levels[0][index(word)] & mask != 0
+    }
+
     /// The lowest free id that is not below `from`.
     pub(crate) fn lowest_from(&self, from: u32) -> Option<u32> {
         let mut bit = from;
@@ -75,51 +81,6 @@ impl FreeMap {
             bit = word + 1;
         }
         None
-    }
-}
-
-/// The ids that one set owns. Costs follow what it holds, not how wide a range is asked about.
-#[derive(Default)]
-pub(crate) struct OwnedIds {
-    words: BTreeMap<u32, u64>,
-}
-
-impl OwnedIds {
-    pub(crate) fn insert(&mut self, id: u32) {
-        let (word, mask) = split(id);
-        *self.words.entry(word).or_default() |= mask;
-    }
-
-    pub(crate) fn remove(&mut self, id: u32) {
-        let (word, mask) = split(id);
-        if let Some(bits) = self.words.get_mut(&word) {
-            *bits &= !mask;
-            if *bits == 0 {
-                self.words.remove(&word);
-            }
-        }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn words(&self) -> usize {
-        self.words.len()
-    }
-
-    /// The ids in `min..=max`, ascending.
-    pub(crate) fn within(&self, min: u32, max: u32) -> Vec<u32> {
-        if min > max {
-            return Vec::new();
-        }
-        let mut ids = Vec::new();
-        for (&word, &bits) in self.words.range(min / WORD_BITS..=max / WORD_BITS) {
-            let mut rest = bits;
-            while rest != 0 {
-                ids.push(word * WORD_BITS + rest.trailing_zeros());
-                rest &= rest - 1;
-            }
-        }
-        ids.retain(|id| (min..=max).contains(id));
-        ids
     }
 }
 
@@ -140,33 +101,29 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_maps_agree_with_a_sorted_set(
+        fn the_map_agrees_with_a_sorted_set(
             steps in prop::collection::vec((any::<bool>(), id(), id()), 0..300)
         ) {
-            let (mut free, mut owned) = (FreeMap::empty(), OwnedIds::default());
-            let mut model = BTreeSet::new();
+            let mut free = FreeMap::full();
+            let mut model: BTreeSet<u32> = (0..PASID_COUNT).collect();
             for (inserts, id, probe) in steps {
                 if inserts {
                     free.insert(id);
-                    owned.insert(id);
                     model.insert(id);
                 } else {
                     free.remove(id);
-                    owned.remove(id);
                     model.remove(&id);
                 }
+                prop_assert_eq!(free.contains(probe), model.contains(&probe));
                 prop_assert_eq!(free.lowest_from(probe), model.range(probe..).next().copied());
-                let (low, high) = (id.min(probe), id.max(probe));
-                let expected: Vec<u32> = model.range(low..=high).copied().collect();
-                prop_assert_eq!(owned.within(low, high), expected);
             }
         }
     }
 
     #[test]
     fn nothing_is_found_beyond_the_last_id() {
-        let mut free = FreeMap::empty();
-        free.insert(PASID_COUNT - 1);
+        let mut free = FreeMap::full();
+        (0..PASID_COUNT - 1).for_each(|id| free.remove(id));
         assert_eq!(free.lowest_from(0), Some(PASID_COUNT - 1));
         assert_eq!(free.lowest_from(PASID_COUNT), None);
         assert_eq!(free.lowest_from(u32::MAX), None);

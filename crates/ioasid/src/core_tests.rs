@@ -175,18 +175,3 @@ fn r46_the_quota_holds_whoever_chooses_and_a_number_out_of_range_goes_back() {
     }
     assert_eq!(errno(alice.alloc(PasidRange::ALL)), ENOSPC);
 }
-
-#[test]
-fn r80_a_pasid_costs_at_most_64_bytes_with_all_of_them_out_and_paired() {
-    let authority = Authority::new(&[]);
-    let tenant = TenantId::new(1);
-    let set = authority.create_set(tenant, Quota::AllThatIsLeft).unwrap();
-    for number in 1..palisade_units::PASID_COUNT {
-        let pasid = set.alloc(PasidRange::ALL).unwrap();
-        let guest = palisade_units::GuestPasid::new(number).unwrap();
-        set.attach_guest(guest, pasid).unwrap();
-    }
-    let bytes = authority.shared.lock().footprint_bytes();
-    let out = usize::try_from(authority.outstanding()).unwrap();
-    assert!(bytes <= 64 * out, "{} bytes each", bytes / out);
-}

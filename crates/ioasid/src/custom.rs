@@ -104,6 +104,9 @@ impl Customs {
 
     /// Who takes a number back: nobody where the default chose it, or none of its space is left.
     pub(crate) fn gone(&mut self, pasid: HostPasid) -> Option<CustomAllocator> {
+        if self.chosen.is_empty() {
+            return None;
+        }
         let operations = self.chosen.remove(&pasid)?;
         let mut registered = self.registered.iter();
         registered

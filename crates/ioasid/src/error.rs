@@ -6,7 +6,7 @@ use crate::{GroupId, PasidRange};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IoasidError {
     /// No free id in the range.
-    #[error("no free PASID in {:#x}..={:#x}: free one, or ask for a wider range", range.min, range.max)]
+    #[error("no free PASID in {range}: free one, or ask for a wider range")]
     NoSpace {
         /// The range asked for.
         range: PasidRange,
@@ -52,7 +52,7 @@ pub enum IoasidError {
         tenant: TenantId,
     },
     /// The lower end is above the upper one.
-    #[error("PASID range {:#x}..={:#x} is empty: min must not be above max", range.min, range.max)]
+    #[error("PASID range {range} is empty: min must not be above max")]
     InvalidRange {
         /// The range asked for.
         range: PasidRange,
@@ -104,25 +104,25 @@ pub enum IoasidError {
     #[error("the allocator is not registered")]
     AllocatorNotFound,
     /// A limit above the set is reached.
-    #[error("group {} has its whole limit of PASIDs out: free some, or raise it", group.get())]
+    #[error("{group} has its whole limit of PASIDs out: free some, or raise it")]
     GroupLimit {
         /// Whose limit.
         group: GroupId,
     },
     /// There is no such group.
-    #[error("there is no group {}", group.get())]
+    #[error("there is no {group}")]
     GroupNotFound {
         /// The group asked about.
         group: GroupId,
     },
     /// Sets or groups are below the group, or it is the root.
-    #[error("group {} cannot be removed: it is the root, or something is below it", group.get())]
+    #[error("{group} cannot be removed: it is the root, or something is below it")]
     GroupBusy {
         /// The group asked about.
         group: GroupId,
     },
     /// The tree would be too deep.
-    #[error("nothing can be put below group {}: the tree is as deep as it may be", group.get())]
+    #[error("nothing can be put below {group}: the tree is as deep as it may be")]
     GroupTooDeep {
         /// The parent asked for.
         group: GroupId,
@@ -137,7 +137,7 @@ pub enum IoasidError {
         pasid: HostPasid,
     },
     /// The range is not one that was reserved.
-    #[error("{:#x}..={:#x} is not a reserved range: name one as it was reserved", range.min, range.max)]
+    #[error("{range} is not a reserved range: name one as it was reserved")]
     NotReserved {
         /// The range asked for.
         range: PasidRange,

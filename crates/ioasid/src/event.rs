@@ -1,13 +1,11 @@
-use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
 
 use palisade_units::{Bdf, HostPasid, TenantId};
 
-use crate::{Clock, IoasidError, Timestamp};
+use crate::{GroupId, Instance, IoasidError, Limit, PasidRange, Timestamp};
 
 /// The number of an event. The first is 0, and each is one more than the event before it, whether or
-/// not the log still has that one.
+/// not the log still has that one: a number that is missing between two others was dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sequence(u64);
 
@@ -100,6 +98,47 @@ pub enum EventKind {
         /// Why not.
         error: IoasidError,
     },
+    /// A group of sets was created below another.
+    GroupCreated {
+        /// Which.
+        group: GroupId,
+        /// Below which.
+        parent: GroupId,
+        /// Its limit.
+        max: Limit,
+    },
+    /// The limit of a group was set.
+    GroupLimitChanged {
+        /// Whose.
+        group: GroupId,
+        /// The limit from now on.
+        max: Limit,
+    },
+    /// A group was removed.
+    GroupRemoved {
+        /// Which.
+        group: GroupId,
+    },
+    /// A range was taken out of what can be given out.
+    Reserved {
+        /// Which.
+        range: PasidRange,
+    },
+    /// A range that was reserved may be given out again.
+    Unreserved {
+        /// Which.
+        range: PasidRange,
+    },
+    /// An allocator of one's own was registered.
+    AllocatorRegistered {
+        /// Which.
+        instance: Instance,
+    },
+    /// An allocator of one's own was taken away.
+    AllocatorUnregistered {
+        /// Which.
+        instance: Instance,
+    },
     /// An access by a PASID was refused by the platform.
     Faulted {
         /// Which.
@@ -138,6 +177,12 @@ pub enum Request {
     Bind,
     /// A pair of a guest's number and a PASID.
     Pair,
+    /// A group, another limit of it, or its end.
+    Group,
+    /// To reserve a range or to give it back.
+    Reserve,
+    /// To register an allocator or to take it away.
+    Allocator,
 }
 
 /// The reason of a fault, in the numbering of whoever recorded it (VT-d: the fault reason field).
@@ -167,61 +212,4 @@ pub struct Events {
     pub dropped: u64,
     /// What to ask for next: the event that is to come.
     pub next: Sequence,
-}
-
-/// The latest events, bounded: a new one drops the oldest.
-pub(crate) struct Log {
-    ring: VecDeque<Event>,
-    capacity: usize,
-    next: u64,
-    clock: Arc<dyn Clock>,
-}
-
-impl Log {
-    pub(crate) fn new(capacity: usize, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            ring: VecDeque::new(),
-            capacity,
-            next: 0,
-            clock,
-        }
-    }
-
-    pub(crate) fn push(&mut self, tenant: Option<TenantId>, kind: EventKind) -> Sequence {
-        let sequence = Sequence(self.next);
-        self.next += 1;
-        if self.capacity == 0 {
-            return sequence;
-        }
-        if self.ring.len() == self.capacity {
-            self.ring.pop_front();
-        }
-        self.ring.push_back(Event {
-            sequence,
-            at: self.clock.now(),
-            tenant,
-            kind,
-        });
-        sequence
-    }
-
-    /// How many events were dropped since the start.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.next - self.len()
-    }
-
-    pub(crate) fn since(&self, first: Sequence) -> Events {
-        let oldest = self.dropped();
-        let skipped = first.0.saturating_sub(oldest);
-        let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
-        Events {
-            events: self.ring.iter().skip(skipped).copied().collect(),
-            dropped: oldest.saturating_sub(first.0),
-            next: Sequence(self.next),
-        }
-    }
-
-    fn len(&self) -> u64 {
-        u64::try_from(self.ring.len()).unwrap_or(u64::MAX)
-    }
 }

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use palisade_units::{Bdf, GuestPasid, HostPasid, TenantId};
 
 use crate::{
-    Audit, Authority, Clock, Event, EventKind, FaultCode, FreeOutcome, IoasidError, PasidRange,
-    Quota, Request, Sequence, Timestamp,
+    Audit, Authority, Binding, Clock, Event, EventKind, FaultCode, FreeOutcome, GroupId,
+    IoasidError, Limit, PasidRange, Quota, Request, Sequence, Timestamp,
 };
 
 const ALICE: TenantId = TenantId::new(1);
 const BOB: TenantId = TenantId::new(2);
 const PLACE: Bdf = Bdf::new(0, 3, 0);
+const OTHER: Bdf = Bdf::new(0, 4, 0);
 
 /// A clock that is one tick further on each time that it is asked.
 #[derive(Default)]
@@ -155,19 +156,26 @@ fn r79_the_log_is_bounded_and_counts_what_it_dropped() {
 }
 
 #[test]
-fn r79_the_ledger_says_since_which_event_a_pasid_is_out_and_how_often_it_is_bound() {
-    let authority = Authority::new(&[]);
+fn r79_the_ledger_says_since_when_a_pasid_is_out_and_where_it_is_bound() {
+    let audit = Audit {
+        clock: Arc::new(Ticks::default()),
+        kept_events: 9,
+    };
+    let authority = Authority::with_audit(&[], audit);
     let set = authority.create_set(ALICE, Quota::Exactly(2)).unwrap();
     let pasid = set.alloc(PasidRange::ALL).unwrap();
     let hold = set.hold(pasid).unwrap();
     let one = hold.bind(PLACE).unwrap();
-    let two = hold.bind(Bdf::new(0, 4, 0)).unwrap();
-    let entry = || authority.ledger()[0];
-    assert_eq!((entry().bindings, entry().references), (2, 3));
-    let since = authority.events_since(entry().since).events[0];
-    assert_eq!(since.kind, EventKind::Allocated { pasid });
+    let two = hold.bind(OTHER).unwrap();
+    let entry = || authority.ledger().remove(0);
+    let once = |place| Binding { place, entries: 1 };
+    assert_eq!(entry().bindings, [once(PLACE), once(OTHER)]);
+    assert_eq!(entry().references, 3);
+    let second = authority.events_since(Sequence::new(1)).events[0];
+    assert_eq!(second.kind, EventKind::Allocated { pasid });
+    assert_eq!(entry().since, second.at);
     drop((one, two));
-    assert_eq!((entry().bindings, entry().references), (0, 1));
+    assert_eq!((entry().bindings, entry().references), (vec![], 1));
 }
 
 #[test]
@@ -175,4 +183,52 @@ fn r79_a_fault_of_a_pasid_that_nobody_owns_is_nobodys() {
     let authority = Authority::new(&[]);
     authority.record_fault(host(5), PLACE, FaultCode::new(0x51));
     assert_eq!(kinds(&authority, Sequence::FIRST)[0].0, None);
+}
+
+#[test]
+fn r16_a_fault_by_a_pasid_that_is_not_its_tenants_is_told_of_the_tenant() {
+    let authority = Authority::new(&[]);
+    let alice = authority.create_set(ALICE, Quota::Exactly(1)).unwrap();
+    let hers = alice.alloc(PasidRange::ALL).unwrap();
+    let reason = FaultCode::new(0x59);
+    authority.record_fault_of(BOB, hers, PLACE, reason);
+    let (pasid, place) = (hers, PLACE);
+    let fault = EventKind::Faulted {
+        pasid,
+        place,
+        reason,
+    };
+    assert_eq!(kinds(&authority, Sequence::new(2)), [(Some(2), fault)]);
+}
+
+#[test]
+fn r53_r10_what_the_operator_sets_is_told_as_nobodys_done_or_refused() {
+    let authority = Authority::new(&[]);
+    let (parent, max) = (GroupId::ROOT, Limit::Max(4));
+    let group = authority.create_group(parent, max).unwrap();
+    authority.set_group_max(group, Limit::Unlimited).unwrap();
+    let error = authority.remove_group(parent).unwrap_err();
+    authority.remove_group(group).unwrap();
+    let range = PasidRange { min: 7, max: 9 };
+    authority.reserve(range).unwrap();
+    authority.unreserve(range).unwrap();
+    authority.unreserve(range).unwrap_err();
+    let request = Request::Group;
+    let expected = [
+        EventKind::GroupCreated { group, parent, max },
+        EventKind::GroupLimitChanged {
+            group,
+            max: Limit::Unlimited,
+        },
+        EventKind::Refused { request, error },
+        EventKind::GroupRemoved { group },
+        EventKind::Reserved { range },
+        EventKind::Unreserved { range },
+        EventKind::Refused {
+            request: Request::Reserve,
+            error: IoasidError::NotReserved { range },
+        },
+    ];
+    let expected = expected.map(|kind| (None, kind));
+    assert_eq!(kinds(&authority, Sequence::FIRST), expected);
 }

@@ -1,8 +1,9 @@
 //! A tree of limits above the sets (R53).
 
-use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::IoasidError;
+use crate::numbers::index;
 
 /// A node of the tree of limits. Numbers are not used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,6 +20,12 @@ impl GroupId {
     }
 }
 
+impl fmt::Display for GroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "group {}", self.0)
+    }
+}
+
 /// How many PASIDs the sets below a node may have out together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
@@ -28,11 +35,11 @@ pub enum Limit {
     Unlimited,
 }
 
-impl Limit {
-    fn allows_one_beside(self, current: u32) -> bool {
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Max(max) => current < max,
-            Self::Unlimited => true,
+            Self::Max(max) => max.fmt(f),
+            Self::Unlimited => f.pad("unlimited"),
         }
     }
 }
@@ -71,36 +78,38 @@ impl Node {
             users: 0,
         }
     }
+
+    fn has_room(&self) -> bool {
+        match self.usage.max {
+            Limit::Max(max) => self.usage.current < max,
+            Limit::Unlimited => true,
+        }
+    }
 }
 
+/// The nodes by number.
 pub(crate) struct Groups {
-    nodes: BTreeMap<GroupId, Node>,
-    next: u32,
+    nodes: Vec<Option<Node>>,
 }
 
 impl Groups {
     pub(crate) fn new() -> Self {
         let root = Node::below(None, Limit::Unlimited);
         Self {
-            nodes: BTreeMap::from([(GroupId::ROOT, root)]),
-            next: 1,
+            nodes: vec![Some(root)],
         }
     }
 
     pub(crate) fn create(&mut self, parent: GroupId, max: Limit) -> Result<GroupId, IoasidError> {
-        self.enter(parent)?;
-        if self.path(parent).len() >= MAX_GROUP_DEPTH {
-            self.leave(parent);
-            return Err(IoasidError::GroupTooDeep { group: parent });
+        self.node(parent)?;
+        let too_deep = IoasidError::GroupTooDeep { group: parent };
+        if self.path(parent).count() >= MAX_GROUP_DEPTH {
+            return Err(too_deep);
         }
-        let id = GroupId(self.next);
-        let Some(next) = self.next.checked_add(1) else {
-            self.leave(parent);
-            return Err(IoasidError::GroupTooDeep { group: parent });
-        };
-        self.next = next;
-        self.nodes.insert(id, Node::below(Some(parent), max));
-        Ok(id)
+        let number = u32::try_from(self.nodes.len()).map_err(|_| too_deep)?;
+        self.nodes.push(Some(Node::below(Some(parent), max)));
+        self.enter(parent)?;
+        Ok(GroupId(number))
     }
 
     pub(crate) fn remove(&mut self, id: GroupId) -> Result<(), IoasidError> {
@@ -108,7 +117,7 @@ impl Groups {
         let node = self.node(id)?;
         // The root has no parent and stays.
         let parent = node.parent.filter(|_| node.users == 0).ok_or(busy)?;
-        self.nodes.remove(&id);
+        self.nodes[index(id.0)] = None;
         self.leave(parent);
         Ok(())
     }
@@ -133,46 +142,49 @@ impl Groups {
 
     /// A set or a child is gone.
     pub(crate) fn leave(&mut self, id: GroupId) {
-        if let Some(node) = self.nodes.get_mut(&id) {
+        if let Ok(node) = self.node(id) {
             node.users -= 1;
         }
     }
 
-    /// Whether each node from this one up has room for one more. The lowest that has not counts it.
-    pub(crate) fn check(&mut self, id: GroupId) -> Result<(), IoasidError> {
-        for group in self.path(id) {
-            let usage = &mut self.node(group)?.usage;
-            if !usage.max.allows_one_beside(usage.current) {
-                usage.events += 1;
-                return Err(IoasidError::GroupLimit { group });
-            }
+    /// Charges one PASID to a node and to those above it, or to none: the lowest that has no room counts
+    /// the refusal.
+    pub(crate) fn charge(&mut self, id: GroupId) -> Result<(), IoasidError> {
+        let full = self.path(id).find(|(_, node)| !node.has_room());
+        if let Some((group, _)) = full {
+            self.node(group)?.usage.events += 1;
+            return Err(IoasidError::GroupLimit { group });
         }
+        self.along(id, |usage| usage.current += 1);
         Ok(())
     }
 
-    pub(crate) fn charge(&mut self, id: GroupId) {
-        for group in self.path(id) {
-            if let Some(node) = self.nodes.get_mut(&group) {
-                node.usage.current += 1;
-            }
-        }
+    pub(crate) fn uncharge(&mut self, id: GroupId) {
+        self.along(id, |usage| usage.current -= 1);
     }
 
-    pub(crate) fn uncharge(&mut self, id: GroupId) {
-        for group in self.path(id) {
-            if let Some(node) = self.nodes.get_mut(&group) {
-                node.usage.current -= 1;
-            }
+    /// How many PASIDs are out below the root, which is all of them.
+    pub(crate) fn current_of_all(&self) -> u32 {
+        let root = self.nodes.first().and_then(Option::as_ref);
+        root.map_or(0, |root| root.usage.current)
+    }
+
+    fn along(&mut self, id: GroupId, change: impl Fn(&mut GroupUsage)) {
+        let mut at = Some(id);
+        while let Some(node) = at.and_then(|id| self.node(id).ok()) {
+            change(&mut node.usage);
+            at = node.parent;
         }
     }
 
     /// The node and those above it, the root last.
-    fn path(&self, id: GroupId) -> Vec<GroupId> {
-        std::iter::successors(Some(id), |id| self.nodes.get(id)?.parent).collect()
+    fn path(&self, id: GroupId) -> impl Iterator<Item = (GroupId, &Node)> {
+        let named = |id: GroupId| Some((id, self.nodes.get(index(id.0))?.as_ref()?));
+        std::iter::successors(named(id), move |(_, node)| named(node.parent?))
     }
 
     fn node(&mut self, id: GroupId) -> Result<&mut Node, IoasidError> {
-        let node = self.nodes.get_mut(&id);
+        let node = self.nodes.get_mut(index(id.0)).and_then(Option::as_mut);
         node.ok_or(IoasidError::GroupNotFound { group: id })
     }
 }

@@ -78,7 +78,7 @@ impl Hold {
         let hold = self.clone();
         self.shared.with(|state| {
             let answer = state.bound(self.pasid, place);
-            state.note(self.tenant, Request::Bind, answer)
+            state.note(Some(self.tenant), Request::Bind, answer)
         })?;
         Ok(BindMark { hold, place })
     }

@@ -1,6 +1,6 @@
 //! What an operator sets at run time beside quotas: groups and reserved ranges.
 
-use crate::{Authority, GroupId, GroupUsage, IoasidError, Limit, PasidRange};
+use crate::{Authority, EventKind, GroupId, GroupUsage, IoasidError, Limit, PasidRange, Request};
 
 impl Authority {
     /// A group below another, for sets and groups.
@@ -9,7 +9,15 @@ impl Authority {
     /// [`IoasidError::GroupNotFound`] (ENOENT), [`IoasidError::GroupTooDeep`] (EINVAL) beyond
     /// [`MAX_GROUP_DEPTH`](crate::MAX_GROUP_DEPTH).
     pub fn create_group(&self, parent: GroupId, max: Limit) -> Result<GroupId, IoasidError> {
-        self.shared.with(|state| state.groups.create(parent, max))
+        self.shared.with(|state| {
+            let answer = state.groups.create(parent, max);
+            let answer = state.note(None, Request::Group, answer);
+            answer.inspect(|&group| {
+                state
+                    .log
+                    .push(None, EventKind::GroupCreated { group, parent, max });
+            })
+        })
     }
 
     /// Removes a group with nothing below it.
@@ -17,7 +25,10 @@ impl Authority {
     /// # Errors
     /// [`IoasidError::GroupNotFound`] (ENOENT), [`IoasidError::GroupBusy`] (EBUSY).
     pub fn remove_group(&self, group: GroupId) -> Result<(), IoasidError> {
-        self.shared.with(|state| state.groups.remove(group))
+        self.shared.with(|state| {
+            let answer = state.groups.remove(group);
+            state.done(Request::Group, answer, EventKind::GroupRemoved { group })
+        })
     }
 
     /// Sets the limit of a group, also below what is out: nothing is taken away.
@@ -25,7 +36,11 @@ impl Authority {
     /// # Errors
     /// [`IoasidError::GroupNotFound`] (ENOENT), [`IoasidError::GroupIsRoot`] (EINVAL).
     pub fn set_group_max(&self, group: GroupId, max: Limit) -> Result<(), IoasidError> {
-        self.shared.with(|state| state.groups.set_max(group, max))
+        self.shared.with(|state| {
+            let answer = state.groups.set_max(group, max);
+            let changed = EventKind::GroupLimitChanged { group, max };
+            state.done(Request::Group, answer, changed)
+        })
     }
 
     /// The limit of a group, what is out below it, and how often its limit refused.
@@ -44,7 +59,10 @@ impl Authority {
     /// [`IoasidError::InUse`] (EBUSY) where a number is out or reserved,
     /// [`IoasidError::NoCapacity`] (ENOSPC) where quotas leave too little.
     pub fn reserve(&self, range: PasidRange) -> Result<(), IoasidError> {
-        self.shared.with(|state| state.reserve(range))
+        self.shared.with(|state| {
+            let answer = state.reserve(range);
+            state.done(Request::Reserve, answer, EventKind::Reserved { range })
+        })
     }
 
     /// Gives back a range that [`Authority::reserve`] took, named as it was then.
@@ -52,12 +70,15 @@ impl Authority {
     /// # Errors
     /// [`IoasidError::NotReserved`] (EINVAL), also for one reserved at construction.
     pub fn unreserve(&self, range: PasidRange) -> Result<(), IoasidError> {
-        self.shared.with(|state| state.unreserve(range))
+        self.shared.with(|state| {
+            let answer = state.unreserve(range);
+            state.done(Request::Reserve, answer, EventKind::Unreserved { range })
+        })
     }
 
     /// The ranges that were reserved at run time.
     #[must_use]
     pub fn reserved(&self) -> Vec<PasidRange> {
-        self.shared.lock().reserved().to_vec()
+        self.shared.lock().reserved.clone()
     }
 }

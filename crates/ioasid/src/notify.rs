@@ -1,14 +1,13 @@
 //! Who is told what becomes of PASIDs, and in which order.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread::ThreadId;
 
 use palisade_units::{GuestPasid, HostPasid, TenantId};
 
 use crate::authority::Shared;
-use crate::records::SetId;
+use crate::sets::SetId;
+use crate::sync::{AtomicBool, Ordering, ThreadId};
 use crate::{CustomAllocator, Data};
 
 /// One transition of a PASID.
@@ -166,6 +165,10 @@ impl Outbox {
 
     fn unsubscribe(&mut self, entry: &Arc<Entry>) {
         self.entries.retain(|other| !Arc::ptr_eq(other, entry));
+    }
+
+    pub(crate) fn has_listeners(&self) -> bool {
+        !self.entries.is_empty()
     }
 
     /// Writes to those who listen now, and to nobody who comes later.

@@ -3,7 +3,7 @@
 use palisade_units::{GuestPasid, HostPasid, TenantId};
 
 use crate::IoasidError;
-use crate::records::SetId;
+use crate::sets::SetId;
 use crate::state::State;
 
 impl State {
@@ -18,7 +18,7 @@ impl State {
         if self.live(id, tenant, host)?.guest().is_some() {
             return Err(paired);
         }
-        let set = self.open_set(id, tenant)?;
+        let set = self.sets.open(id, tenant)?;
         if set.guests.contains_key(&guest) {
             return Err(paired);
         }
@@ -33,14 +33,9 @@ impl State {
         tenant: TenantId,
         guest: GuestPasid,
     ) -> Result<HostPasid, IoasidError> {
-        let host = self
-            .open_set(id, tenant)?
-            .guests
-            .remove(&guest)
-            .ok_or(IoasidError::GuestNotFound { tenant, guest })?;
-        if let Some(record) = self.records.get_mut(host) {
-            record.set_guest(None);
-        }
+        let removed = self.sets.open(id, tenant)?.guests.remove(&guest);
+        let host = removed.ok_or(IoasidError::GuestNotFound { tenant, guest })?;
+        self.records.at_mut(host).set_guest(None);
         Ok(host)
     }
 
@@ -50,17 +45,13 @@ impl State {
         tenant: TenantId,
         guest: GuestPasid,
     ) -> Result<HostPasid, IoasidError> {
-        let set = self.open_set(id, tenant)?;
+        let set = self.sets.open(id, tenant)?;
         let host = set.guests.get(&guest).copied();
         host.ok_or(IoasidError::GuestNotFound { tenant, guest })
     }
 
     pub(crate) fn guest_of(&self, id: SetId, host: HostPasid) -> Option<GuestPasid> {
-        let record = self.records.get(host)?;
-        if record.set == id {
-            record.guest()
-        } else {
-            None
-        }
+        let is_mine = self.is_in(id, host);
+        is_mine.then(|| self.records.at(host).guest()).flatten()
     }
 }

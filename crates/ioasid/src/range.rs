@@ -1,3 +1,5 @@
+use std::fmt;
+
 use palisade_units::PASID_COUNT;
 
 /// The quota of a tenant for whom nothing else was configured.
@@ -35,6 +37,12 @@ impl PasidRange {
     /// The last PASID in the range. The first one is `min`.
     pub(crate) fn last_pasid(self) -> u32 {
         self.max.min(PASID_COUNT - 1)
+    }
+}
+
+impl fmt::Display for PasidRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}..={:#x}", self.min, self.max)
     }
 }
 

@@ -1,115 +1,65 @@
-use palisade_units::{GuestPasid, HostPasid, PASID_COUNT};
+use palisade_units::GuestPasid;
+use zerocopy::FromZeros;
 
-use crate::{PasidState, Sequence};
-
-/// Names a set for ever: numbers are not used again, so a stale handle finds nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct SetId(pub(crate) u32);
+use crate::numbers::ByPasid;
+use crate::{PasidState, Timestamp};
 
 /// A word that its owner attaches to a PASID. The authority passes it on and does not read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Data(pub u64);
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Freed {
-    No,
-    /// Still referred to; the number comes back with the last hold.
-    Pending,
-}
-
-/// What is kept for one PASID that is out.
+/// What is kept for one PASID that is out, beside its owner. 24 bytes, all of them in the steady state of
+/// a PASID that is bound in one place.
+#[derive(FromZeros)]
 pub(crate) struct Record {
-    /// The event of its allocation.
-    pub(crate) since: Sequence,
-    pub(crate) set: SetId,
+    /// When it was allocated, in nanoseconds of the authority's clock.
+    since_nanos: u64,
     pub(crate) references: u32,
-    /// How many entries in tables were told of.
-    pub(crate) bindings: u32,
-    /// The guest's name for it. Once the PASID is freed this is a label only: the pair is gone.
-    guest: PackedGuest,
-    pub(crate) freed: Freed,
+    /// The guest's number and one, or 0 for none.
+    guest: u32,
+    /// Where it stands in its set's list.
+    pub(crate) listed_at: u32,
+    /// A function in whose table it is, where `entries` is not 0.
+    pub(crate) place: u16,
+    /// How often it is there. There may be more, see [`Bindings`](crate::bindings::Bindings).
+    pub(crate) entries: u16,
 }
 
-/// A guest's number or none in four bytes.
-#[derive(Clone, Copy)]
-struct PackedGuest(u32);
-
-impl PackedGuest {
-    const NONE: Self = Self(u32::MAX);
-}
+const _: () = assert!(size_of::<Record>() == 24);
 
 impl Record {
-    pub(crate) fn new(set: SetId, since: Sequence) -> Self {
+    pub(crate) fn new(since: Timestamp, listed_at: u32) -> Self {
         Self {
-            since,
-            set,
+            since_nanos: since.as_nanos(),
             references: 0,
-            bindings: 0,
-            guest: PackedGuest::NONE,
-            freed: Freed::No,
+            guest: 0,
+            listed_at,
+            place: 0,
+            entries: 0,
         }
     }
 
+    pub(crate) fn since(&self) -> Timestamp {
+        Timestamp::from_nanos(self.since_nanos)
+    }
+
+    /// The guest's name for it. Once the PASID is freed this is a label only: the pair is gone.
     pub(crate) fn guest(&self) -> Option<GuestPasid> {
-        GuestPasid::new(self.guest.0).ok()
+        GuestPasid::new(self.guest.checked_sub(1)?).ok()
     }
 
     pub(crate) fn set_guest(&mut self, guest: Option<GuestPasid>) {
-        self.guest = guest.map_or(PackedGuest::NONE, |guest| PackedGuest(guest.get()));
+        self.guest = guest.map_or(0, |guest| guest.get() + 1);
     }
 
+    /// Where the PASID is in its life, unless it was freed.
     pub(crate) fn state(&self) -> PasidState {
-        match (self.freed, self.references) {
-            (Freed::Pending, _) => PasidState::FreePending,
-            (Freed::No, 0) => PasidState::Idle,
-            (Freed::No, _) => PasidState::Active,
+        match self.references {
+            0 => PasidState::Idle,
+            _ => PasidState::Active,
         }
     }
 }
 
-const CHUNK: u32 = 1024;
-
-/// Records by PASID, in chunks that appear with the first id in them.
-pub(crate) struct Records {
-    chunks: Vec<Vec<Option<Record>>>,
-}
-
-impl Records {
-    pub(crate) fn new() -> Self {
-        let mut chunks = Vec::new();
-        chunks.resize_with(to_index(PASID_COUNT / CHUNK), Vec::new);
-        Self { chunks }
-    }
-
-    pub(crate) fn get(&self, pasid: HostPasid) -> Option<&Record> {
-        let chunk = self.chunks.get(to_index(pasid.get() / CHUNK))?;
-        chunk.get(to_index(pasid.get() % CHUNK))?.as_ref()
-    }
-
-    pub(crate) fn get_mut(&mut self, pasid: HostPasid) -> Option<&mut Record> {
-        let chunk = self.chunks.get_mut(to_index(pasid.get() / CHUNK))?;
-        chunk.get_mut(to_index(pasid.get() % CHUNK))?.as_mut()
-    }
-
-    /// The place of a record, made if its chunk was never used.
-    pub(crate) fn slot(&mut self, pasid: HostPasid) -> &mut Option<Record> {
-        let chunk = &mut self.chunks[to_index(pasid.get() / CHUNK)];
-        if chunk.is_empty() {
-            chunk.reserve_exact(to_index(CHUNK));
-            chunk.resize_with(to_index(CHUNK), || None);
-        }
-        &mut chunk[to_index(pasid.get() % CHUNK)]
-    }
-}
-
-fn to_index(number: u32) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-#[cfg(test)]
-impl Records {
-    pub(crate) fn footprint_bytes(&self) -> usize {
-        let records = self.chunks.iter().map(Vec::capacity).sum::<usize>();
-        records * size_of::<Option<Record>>() + self.chunks.capacity() * size_of::<Vec<()>>()
-    }
-}
+/// The record of each PASID. What stands there of one that is free means nothing.
+pub(crate) type Records = ByPasid<Record>;

@@ -4,7 +4,7 @@ use palisade_units::{GuestPasid, HostPasid, TenantId};
 
 use crate::authority::Shared;
 use crate::notify::Scope;
-use crate::records::SetId;
+use crate::sets::SetId;
 use crate::{
     Data, Hold, IoasidError, Listener, PasidRange, PasidState, Priority, Request, Subscription,
 };
@@ -69,7 +69,7 @@ impl PasidSet {
         let Handle { shared, id, tenant } = &*self.handle;
         shared.with(|state| {
             let answer = state.adjust(*id, *tenant, quota);
-            state.note(*tenant, Request::Adjust, answer)
+            state.note(Some(*tenant), Request::Adjust, answer)
         })
     }
 
@@ -87,7 +87,7 @@ impl PasidSet {
                 None => state.alloc(*id, *tenant, range).map(Some),
                 Some(_) => state.may_alloc(*id, *tenant, range).map(|()| None),
             };
-            let answer = state.note(*tenant, Request::Allocate, answer);
+            let answer = state.note(Some(*tenant), Request::Allocate, answer);
             answer.map(|pasid| (pasid, active))
         })?;
         let allocator = match default {
@@ -100,7 +100,7 @@ impl PasidSet {
                 Some((pasid, one)) => state.alloc_chosen(*id, *tenant, range, (*pasid, one)),
                 None => Err(IoasidError::NoSpace { range }),
             };
-            state.note(*tenant, Request::Allocate, answer)
+            state.note(Some(*tenant), Request::Allocate, answer)
         });
         if let (Err(_), Some((pasid, allocator))) = (&answer, chosen) {
             allocator.free(pasid);
@@ -117,15 +117,15 @@ impl PasidSet {
         let Handle { shared, id, tenant } = &*self.handle;
         shared.with(|state| {
             let answer = state.free(*id, *tenant, pasid);
-            state.note(*tenant, Request::Free, answer)
+            state.note(Some(*tenant), Request::Free, answer)
         })
     }
 
     /// Frees what the set owns in a range and says how many that were; those that were free-pending
     /// already do not count. Costs follow what is owned, whatever the range.
     pub fn free_range(&self, range: PasidRange) -> u32 {
-        let Handle { shared, id, tenant } = &*self.handle;
-        shared.with(|state| state.free_range(*id, *tenant, range))
+        let Handle { shared, id, .. } = &*self.handle;
+        shared.with(|state| state.free_range(*id, range))
     }
 
     /// Every PASID that the set has out, ascending.
@@ -177,7 +177,7 @@ impl PasidSet {
         let Handle { shared, id, tenant } = &*self.handle;
         shared.with(|state| {
             let answer = state.get(*id, *tenant, pasid);
-            state.note(*tenant, Request::Hold, answer)
+            state.note(Some(*tenant), Request::Hold, answer)
         })?;
         Ok(Hold::adopt(Arc::clone(shared), pasid, *tenant))
     }
@@ -190,7 +190,7 @@ impl PasidSet {
         let Handle { shared, id, tenant } = &*self.handle;
         shared.with(|state| {
             let answer = state.attach_guest(*id, *tenant, guest, host);
-            state.note(*tenant, Request::Pair, answer)
+            state.note(Some(*tenant), Request::Pair, answer)
         })
     }
 

@@ -3,9 +3,9 @@
 use palisade_units::{Bdf, HostPasid, TenantId};
 
 use crate::notify::Transition;
-use crate::records::{Freed, SetId};
+use crate::sets::SetId;
 use crate::state::State;
-use crate::{EventKind, FaultCode, IoasidError, Put, Request};
+use crate::{EventKind, FaultCode, IoasidError, Put};
 
 impl State {
     /// One more reference, for a new hold.
@@ -21,23 +21,20 @@ impl State {
 
     /// One more reference beside one that exists, which a free-pending PASID allows too.
     pub(crate) fn get_again(&mut self, pasid: HostPasid) {
-        if let Some(record) = self.records.get_mut(pasid) {
-            record.references += 1;
-        }
+        self.records.at_mut(pasid).references += 1;
     }
 
     /// A hold goes. Says whether it was the last.
     pub(crate) fn put(&mut self, pasid: HostPasid) -> Put {
-        let Some(record) = self.records.get_mut(pasid) else {
-            return Put::Last;
-        };
+        let record = self.records.at_mut(pasid);
         record.references -= 1;
         if record.references > 0 {
             return Put::OthersRemain;
         }
-        if record.freed == Freed::Pending {
-            let owner = self.owner_of(pasid);
-            self.log.push(owner, EventKind::Reclaimed { pasid });
+        let owner = self.owners.get(pasid);
+        if owner.is_free_pending() {
+            let reclaimed = EventKind::Reclaimed { pasid };
+            self.log.push(owner.tenant(), reclaimed);
             self.give_back(pasid);
         }
         Put::Last
@@ -45,15 +42,14 @@ impl State {
 
     /// An entry of a PASID is in a table. The caller has a reference.
     pub(crate) fn bound(&mut self, pasid: HostPasid, place: Bdf) -> Result<(), IoasidError> {
-        let owner = self.owner_of(pasid);
-        let record = self.records.get_mut(pasid);
-        let record = record.ok_or(IoasidError::NotFound { pasid })?;
-        if record.freed == Freed::Pending {
+        let owner = self.owners.get(pasid);
+        if owner.is_free_pending() {
             return Err(IoasidError::FreePending { pasid });
         }
-        record.bindings += 1;
-        let is_first = record.bindings == 1;
-        self.log.push(owner, EventKind::Bound { pasid, place });
+        let record = self.records.at_mut(pasid);
+        let is_first = self.bindings.add(pasid, record, place);
+        let bound = EventKind::Bound { pasid, place };
+        self.log.push(owner.tenant(), bound);
         if is_first {
             self.announce(Transition::Bind, pasid);
         }
@@ -62,38 +58,29 @@ impl State {
 
     /// An entry that [`State::bound`] told of is gone. The caller has a reference.
     pub(crate) fn unbound(&mut self, pasid: HostPasid, place: Bdf) {
-        let owner = self.owner_of(pasid);
-        let Some(record) = self.records.get_mut(pasid) else {
-            return;
-        };
-        record.bindings -= 1;
-        let was_last = record.bindings == 0;
-        self.log.push(owner, EventKind::Unbound { pasid, place });
+        let owner = self.owners.get(pasid);
+        let record = self.records.at_mut(pasid);
+        let was_last = self.bindings.remove(pasid, record, place);
+        let unbound = EventKind::Unbound { pasid, place };
+        self.log.push(owner.tenant(), unbound);
         if was_last {
             self.announce(Transition::Unbind, pasid);
         }
     }
 
-    pub(crate) fn faulted(&mut self, pasid: HostPasid, place: Bdf, reason: FaultCode) {
-        let owner = self.owner_of(pasid);
+    /// `tenant` is whose access it was; where that is not known, the PASID says it.
+    pub(crate) fn faulted(
+        &mut self,
+        tenant: Option<TenantId>,
+        (pasid, place): (HostPasid, Bdf),
+        reason: FaultCode,
+    ) {
+        let tenant = tenant.or_else(|| self.owners.get(pasid).tenant());
         let fault = EventKind::Faulted {
             pasid,
             place,
             reason,
         };
-        self.log.push(owner, fault);
-    }
-
-    /// Notes a request that was refused.
-    pub(crate) fn note<T>(
-        &mut self,
-        tenant: TenantId,
-        request: Request,
-        answer: Result<T, IoasidError>,
-    ) -> Result<T, IoasidError> {
-        answer.inspect_err(|&error| {
-            let refused = EventKind::Refused { request, error };
-            self.log.push(Some(tenant), refused);
-        })
+        self.log.push(tenant, fault);
     }
 }

@@ -34,7 +34,7 @@ pub struct EventPage {
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventLine {
-    /// Its number, from 0 on without gaps.
+    /// Its number, from 0 on. One that is missing between two others was dropped.
     pub sequence: u64,
     /// When, in nanoseconds since 1970.
     pub at_ns: u64,
@@ -71,6 +71,27 @@ impl EventLine {
             EventKind::Reclaimed { pasid } => ("reclaimed", Some(pasid), None, None),
             EventKind::Refused { request, error } => {
                 ("refused", None, None, Some(format!("{request:?}: {error}")))
+            }
+            EventKind::GroupCreated { group, parent, max } => {
+                let detail = format!("{group} below {parent}, max {max}");
+                ("group-created", None, None, Some(detail))
+            }
+            EventKind::GroupLimitChanged { group, max } => {
+                let detail = format!("{group}, max {max}");
+                ("group-limit-changed", None, None, Some(detail))
+            }
+            EventKind::GroupRemoved { group } => {
+                ("group-removed", None, None, Some(group.to_string()))
+            }
+            EventKind::Reserved { range } => ("reserved", None, None, Some(range.to_string())),
+            EventKind::Unreserved { range } => ("unreserved", None, None, Some(range.to_string())),
+            EventKind::AllocatorRegistered { instance } => {
+                let detail = instance.0.to_string();
+                ("allocator-registered", None, None, Some(detail))
+            }
+            EventKind::AllocatorUnregistered { instance } => {
+                let detail = instance.0.to_string();
+                ("allocator-unregistered", None, None, Some(detail))
             }
             EventKind::Faulted {
                 pasid,

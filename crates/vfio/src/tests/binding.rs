@@ -330,7 +330,8 @@ fn r79_the_authoritys_ledger_and_events_tell_what_is_bound_and_where() {
     let bindings = || {
         let ledger = host_side.authority.ledger();
         let entry = ledger.iter().find(|entry| entry.pasid == n).unwrap();
-        entry.bindings
+        let places = entry.bindings.iter();
+        places.map(|place| place.entries).sum::<u32>()
     };
     alice.bind(slot(4), pasid(n.get()), space).unwrap();
     alice.bind(slot(5), pasid(n.get()), space).unwrap();
