@@ -72,7 +72,7 @@ impl Model {
             is_pending: false,
             guest: None,
             data: None,
-            since: u64::try_from(self.events.len()).unwrap(),
+            since: self.now(),
             chosen_by,
         };
         self.ids.insert(pasid, id);
@@ -186,7 +186,7 @@ impl Model {
         }
         self.note(tenant, EventKind::Bound { pasid, place });
         self.marks.push((pasid, place));
-        if self.bindings(pasid) == 1 {
+        if self.entries(pasid) == 1 {
             self.announce(Transition::Bind, pasid);
         }
         Ok(())
@@ -195,7 +195,7 @@ impl Model {
     pub(crate) fn unbind(&mut self, at: usize) {
         let (pasid, place) = self.marks.swap_remove(at);
         self.note(self.ids[&pasid].tenant, EventKind::Unbound { pasid, place });
-        if self.bindings(pasid) == 0 {
+        if self.entries(pasid) == 0 {
             self.announce(Transition::Unbind, pasid);
         }
         self.after_put(pasid);

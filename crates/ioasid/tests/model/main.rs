@@ -18,7 +18,7 @@ mod step;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use palisade_ioasid::{GroupId, PasidState, Sequence};
+use palisade_ioasid::{Binding, GroupId, PasidState, Sequence, Timestamp};
 use palisade_units::{Bdf, GuestPasid, HostPasid, TenantId};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseResult, TestError, TestRunner};
@@ -203,9 +203,9 @@ struct Line {
     tenant: TenantId,
     guest: Option<GuestPasid>,
     references: u32,
-    bindings: u32,
+    bindings: Vec<Binding>,
     state: PasidState,
-    since: u64,
+    since: Timestamp,
 }
 
 fn compare_state(real: &Real, model: &mut Model, op: &Op) -> TestCaseResult {
@@ -217,7 +217,7 @@ fn compare_state(real: &Real, model: &mut Model, op: &Op) -> TestCaseResult {
         references: entry.references,
         bindings: entry.bindings,
         state: entry.state,
-        since: entry.since.get(),
+        since: entry.since,
     });
     let expected = model.ids.iter().map(|(&pasid, id)| Line {
         pasid,

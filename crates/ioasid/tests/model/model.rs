@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use palisade_ioasid::{
-    Data, EventKind, GroupId, IoasidError, Limit, Notification, PasidRange, PasidState, Priority,
-    Request, Transition,
+    Binding, Data, EventKind, GroupId, IoasidError, Limit, Notification, PasidRange, PasidState,
+    Priority, Request, Timestamp, Transition,
 };
 use palisade_units::{Bdf, GuestPasid, HostPasid, TenantId};
 
@@ -17,8 +17,8 @@ pub(crate) struct Id {
     pub(crate) is_pending: bool,
     pub(crate) guest: Option<GuestPasid>,
     pub(crate) data: Option<Data>,
-    /// The event of its allocation.
-    pub(crate) since: u64,
+    /// The time of the event of its allocation.
+    pub(crate) since: Timestamp,
     /// Who chose the number, if not the default.
     pub(crate) chosen_by: Option<Space>,
 }
@@ -144,13 +144,26 @@ impl Model {
         ids.map(|(pasid, _)| *pasid).collect()
     }
 
-    pub(crate) fn bindings(&self, pasid: HostPasid) -> u32 {
+    pub(crate) fn entries(&self, pasid: HostPasid) -> u32 {
         count(self.marks.iter().filter(|mark| mark.0 == pasid))
+    }
+
+    /// Where a PASID is in a table, by function, and how often.
+    pub(crate) fn bindings(&self, pasid: HostPasid) -> Vec<Binding> {
+        let marks = self.marks.iter().filter(|mark| mark.0 == pasid);
+        let mut places: Vec<Bdf> = marks.map(|mark| mark.1).collect();
+        places.sort_by_key(|place| place.requester_id());
+        let same = places.chunk_by(|one, next| one == next);
+        same.map(|same| Binding {
+            place: same[0],
+            entries: count(same.iter()),
+        })
+        .collect()
     }
 
     /// Every hold is a reference, and each mark has one too.
     pub(crate) fn references(&self, pasid: HostPasid) -> u32 {
-        count(self.holds.iter().filter(|held| **held == pasid)) + self.bindings(pasid)
+        count(self.holds.iter().filter(|held| **held == pasid)) + self.entries(pasid)
     }
 
     pub(crate) fn state_of(&self, pasid: HostPasid) -> PasidState {
@@ -166,14 +179,14 @@ impl Model {
         ranges.any(|range| (range.min..=range.max).contains(&number))
     }
 
-    pub(crate) fn note(&mut self, tenant: TenantId, kind: EventKind) {
-        self.events.push((Some(tenant), kind));
+    pub(crate) fn note(&mut self, tenant: impl Into<Option<TenantId>>, kind: EventKind) {
+        self.events.push((tenant.into(), kind));
     }
 
     /// Notes a request that was refused.
     pub(crate) fn judge<T>(
         &mut self,
-        tenant: TenantId,
+        tenant: impl Into<Option<TenantId>>,
         request: Request,
         answer: Result<T, IoasidError>,
     ) -> Result<T, IoasidError> {
@@ -181,6 +194,23 @@ impl Model {
             self.note(tenant, EventKind::Refused { request, error });
         }
         answer
+    }
+
+    /// The time of the event that is noted next. The clock ticks once for each, and first to 1.
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::from_nanos(u64::try_from(self.events.len()).unwrap() + 1)
+    }
+
+    /// Notes what the operator asked for, done or refused.
+    pub(crate) fn done(
+        &mut self,
+        request: Request,
+        answer: Result<(), IoasidError>,
+        event: EventKind,
+    ) -> Result<(), IoasidError> {
+        self.judge(None, request, answer)?;
+        self.note(None, event);
+        Ok(())
     }
 
     /// Tells those who listen, by priority and then by age, of a PASID that is out.

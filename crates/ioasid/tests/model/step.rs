@@ -6,6 +6,7 @@ use palisade_ioasid::{
 };
 use palisade_units::{GuestPasid, HostPasid, TenantId};
 
+use crate::book::ALLOCATORS;
 use crate::model::{Ear, Handle, Model, count};
 use crate::ops::{Op, place_of};
 
@@ -90,19 +91,46 @@ impl Model {
                 self.events.push((tenant, fault));
             }
             Op::CreateGroup(parent, max) => {
-                self.create_group(self.picked(parent), max, name)?;
+                let parent = self.picked(parent);
+                let answer = self.create_group(parent, max, name);
+                let group = name.unwrap_or(GroupId::ROOT);
+                let created = EventKind::GroupCreated { group, parent, max };
+                self.done(Request::Group, answer, created)?;
             }
-            Op::RemoveGroup(group) => self.remove_group(self.picked(group))?,
-            Op::SetGroupMax(group, max) => self.set_group_max(self.picked(group), max)?,
+            Op::RemoveGroup(group) => {
+                let group = self.picked(group);
+                let answer = self.remove_group(group);
+                self.done(Request::Group, answer, EventKind::GroupRemoved { group })?;
+            }
+            Op::SetGroupMax(group, max) => {
+                let group = self.picked(group);
+                let answer = self.set_group_max(group, max);
+                let changed = EventKind::GroupLimitChanged { group, max };
+                self.done(Request::Group, answer, changed)?;
+            }
             Op::GroupUsage(group) => return self.usage(self.picked(group)).map(Answer::Usage),
-            Op::Reserve(range) => self.reserve(range)?,
+            Op::Reserve(range) => {
+                let answer = self.reserve(range);
+                self.done(Request::Reserve, answer, EventKind::Reserved { range })?;
+            }
             Op::Unreserve(at) => {
                 let fresh = PasidRange::only(u32::try_from(at).unwrap());
                 let range = self.reserved.get(at).copied().unwrap_or(fresh);
-                self.unreserve(range)?;
+                let answer = self.unreserve(range);
+                self.done(Request::Reserve, answer, EventKind::Unreserved { range })?;
             }
-            Op::Register(allocator) => self.register(allocator)?,
-            Op::Unregister(allocator) => self.unregister(allocator)?,
+            Op::Register(allocator) => {
+                let answer = self.register(allocator);
+                let (_, instance) = ALLOCATORS[allocator];
+                let registered = EventKind::AllocatorRegistered { instance };
+                self.done(Request::Allocator, answer, registered)?;
+            }
+            Op::Unregister(allocator) => {
+                let answer = self.unregister(allocator);
+                let (_, instance) = ALLOCATORS[allocator];
+                let unregistered = EventKind::AllocatorUnregistered { instance };
+                self.done(Request::Allocator, answer, unregistered)?;
+            }
             Op::Listen(priority) => self.listen(priority, None),
             Op::Unlisten(pick) => {
                 if let Some(at) = place_of(pick, self.ears.len()) {
