@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use palisade_units::{Bdf, TenantId};
 
+use crate::audit::Numbering;
 use crate::function::Function;
 use crate::{IommuError, SliceOwner};
 
@@ -47,6 +48,15 @@ impl Claims {
             Self::Idle => None,
             Self::Exclusive(tenant) => Some((*tenant, Sharing::Exclusive)),
             Self::Mediated(tenants) => Some((*tenants.keys().next()?, Sharing::Mediated)),
+        }
+    }
+
+    /// Whose numbers the function's tags are.
+    pub(crate) fn numbering(&self) -> Numbering {
+        match self {
+            Self::Idle => Numbering::Nobodys,
+            Self::Exclusive(tenant) => Numbering::Owners(*tenant),
+            Self::Mediated(_) => Numbering::Hosts,
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use palisade_units::{Access, Bdf, GuestPasid, Iova, PasidTag};
 
+use crate::audit::{Audit, Origin};
 use crate::entry::{FaultProcessing, User};
 use crate::error::{TagName, locked};
 use crate::owners::SliceOwners;
@@ -49,7 +50,7 @@ pub(crate) enum Addressee {
         bdf: Bdf,
         pasid: Option<GuestPasid>,
     },
-    /// The tenant asked for no records.
+    /// The tenant asked for no records. The host's audit has it all the same.
     Nobody,
     Host,
 }
@@ -70,9 +71,9 @@ impl Addressee {
 }
 
 /// The faults of one function.
-#[derive(Default)]
 pub(crate) struct Faults {
     count: AtomicU64,
+    pub(crate) audit: Audit,
     default_sink: Mutex<Option<DefaultSink>>,
     /// On a function that tenants share.
     pub(crate) slice_owners: SliceOwners,
@@ -80,6 +81,16 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
+    pub(crate) fn new(audit: Audit) -> Self {
+        Self {
+            count: AtomicU64::new(0),
+            audit,
+            default_sink: Mutex::default(),
+            slice_owners: SliceOwners::default(),
+            host_log: Mutex::default(),
+        }
+    }
+
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
@@ -126,9 +137,14 @@ impl Faults {
         }
     }
 
-    /// Counts a fault and tells of it. To be called with no lock held and no access in flight.
-    pub(crate) fn report(&self, function: Bdf, fault: HostFault, to: Addressee) {
+    /// Counts a fault and tells of it: the host's audit always and first, so that who hears of a fault
+    /// finds its event; then who is concerned. To be called with no lock held and no access in flight.
+    ///
+    /// FPD in a guest's entries keeps the record from the guest, who asked for none. It does not keep the
+    /// event from the operator: a tenant whose device strays may not hide that.
+    pub(crate) fn report(&self, function: Bdf, fault: HostFault, origin: Origin, to: Addressee) {
         let count = self.count.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        self.audit.note(function, origin, fault.reason);
         let HostFault {
             tag,
             at,

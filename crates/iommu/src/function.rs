@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use palisade_ioasid::Hold;
 use palisade_units::{Bdf, PASID_BITS, PasidTag, TenantId};
 
+use crate::audit::Audit;
 use crate::claim::{Claims, Released};
 use crate::entry::{Entry, User};
 use crate::epoch::{Generations, Slots};
@@ -81,7 +82,7 @@ impl Aftermath {
 }
 
 impl Function {
-    pub(crate) fn new(bdf: Bdf, support: PasidSupport) -> Self {
+    pub(crate) fn new(bdf: Bdf, support: PasidSupport, audit: Audit) -> Self {
         Self {
             bdf,
             support,
@@ -90,13 +91,16 @@ impl Function {
             generations: Generations::new(),
             slots: Slots::default(),
             requests: Requests::default(),
-            faults: Faults::default(),
+            faults: Faults::new(audit),
             claims: Mutex::default(),
         }
     }
 
     pub(crate) fn claim(&self, tenant: TenantId, sharing: Sharing) -> Result<(), IommuError> {
-        locked(&self.claims).take(self.bdf, tenant, sharing)
+        let mut claims = locked(&self.claims);
+        claims.take(self.bdf, tenant, sharing)?;
+        self.faults.audit.set_numbering(claims.numbering());
+        Ok(())
     }
 
     pub(crate) fn release_claim(&self, tenant: TenantId) {
@@ -109,6 +113,8 @@ impl Function {
             self.remove_entries(&mut aftermath, |entry| entry.tenant() == tenant);
         }
         claims.release(tenant);
+        // Not before the drain: what was in flight until then was still the tenant's.
+        self.faults.audit.set_numbering(claims.numbering());
         drop(claims);
         aftermath.settle();
     }

@@ -1,9 +1,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use palisade_ioasid::Hold;
+use palisade_ioasid::{Authority, Hold};
 use palisade_units::{Bdf, HostPasid, Iova, PasidTag, TenantId};
 
+use crate::audit::Audit;
 use crate::error::{TagName, locked};
 use crate::function::Function;
 use crate::{
@@ -57,13 +58,38 @@ pub struct AuditEntry {
 #[derive(Clone, Default)]
 pub struct Iommu {
     functions: Arc<Mutex<BTreeMap<Bdf, Arc<Function>>>>,
+    authority: Option<Authority>,
 }
 
 impl Iommu {
-    /// A platform without functions.
+    /// A platform without functions, whose faults no authority is told of.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A platform without functions. Every fault becomes one
+    /// [`EventKind::Faulted`](palisade_ioasid::EventKind::Faulted) of the authority that the host's
+    /// PASIDs come from, with the function's place on the host and the code of the [`FaultReason`]:
+    ///
+    /// - of a request that an entry serves, with the PASID that the entry holds, for its tenant; also
+    ///   where FPD keeps the record from the guest: that is the guest's to ask for, not to keep the
+    ///   operator from knowing;
+    /// - of one that no entry serves, with the number in its tag: for the owner of an exclusive
+    ///   function, who programs what it likes; on a shared one for whom that PASID belongs to; else
+    ///   for nobody. A request without a PASID has 0 there, which is never given out.
+    ///
+    /// A page request is no fault, and neither is the answer that it gets: a device that then gives up
+    /// has made no request that was refused. One that tries again without asking is refused as any
+    /// other.
+    ///
+    /// [`FaultReason`]: crate::FaultReason
+    #[must_use]
+    pub fn audited_by(authority: &Authority) -> Self {
+        Self {
+            authority: Some(authority.clone()),
+            ..Self::default()
+        }
     }
 
     /// Adds a function.
@@ -80,7 +106,11 @@ impl Iommu {
         if functions.contains_key(&bdf) {
             return Err(IommuError::FunctionExists { bdf });
         }
-        let function = Arc::new(Function::new(bdf, support));
+        let function = Arc::new(Function::new(
+            bdf,
+            support,
+            Audit::by(self.authority.clone()),
+        ));
         functions.insert(bdf, Arc::clone(&function));
         Ok(FunctionHandle { function })
     }

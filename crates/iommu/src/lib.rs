@@ -13,14 +13,16 @@
 //!   release returns when accesses in flight that used the old state have ended.
 //! - **Faults and page requests** go to the [`Sink`] of the binding, in the guest's names. Faults of a
 //!   tag that nothing is bound to go to its owner: who has the function, or on a shared one the
-//!   [`SliceOwner`] whose set has the PASID; else to the host's log. The platform holds no lock and
-//!   counts no access as in flight while it calls a sink or a waiter.
+//!   [`SliceOwner`] whose set has the PASID; else to the host's log. Each fault is an event of the
+//!   authority as well ([`Iommu::audited_by`]). The platform holds no lock and counts no access as in
+//!   flight while it calls a sink, a waiter or the authority's log.
 //!
 //! What it will not do: it reads no PASID directories, contexts or queues of guests (their unit does,
 //! and binds what it finds); it allocates no PASIDs; it knows no sockets, threads or clocks; it does
 //! not translate ahead of requests, and offers neither accessed and dirty bits of second stages nor
 //! the extended accessed flag.
 
+mod audit;
 mod claim;
 mod entry;
 mod epoch;

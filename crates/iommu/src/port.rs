@@ -322,6 +322,7 @@ fn conclude(function: &Function, on_miss: OnMiss, blocked: Blocked) -> DmaError 
     let Blocked {
         fault,
         mend,
+        origin,
         addressee,
     } = blocked;
     let HostFault {
@@ -330,7 +331,9 @@ fn conclude(function: &Function, on_miss: OnMiss, blocked: Blocked) -> DmaError 
     if (on_miss, mend) == (OnMiss::Ask, Mend::ByPageRequest) {
         return DmaError::NotPresent { at, access };
     }
-    function.faults.report(function.bdf, fault, addressee);
+    function
+        .faults
+        .report(function.bdf, fault, origin, addressee);
     DmaError::Faulted { reason, at, access }
 }
 

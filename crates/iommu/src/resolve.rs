@@ -2,6 +2,7 @@ use palisade_memory::{HostSlice, MemoryError, Snapshot};
 use palisade_units::{Access, Gpa, Iova, PageSize, PasidTag};
 
 use crate::FaultReason;
+use crate::audit::Origin;
 use crate::entry::User;
 use crate::faults::{Addressee, HostFault};
 use crate::function::Function;
@@ -29,10 +30,11 @@ pub(crate) struct Resolved {
     pub(crate) size: PageSize,
 }
 
-/// A request that is refused, and who is told.
+/// A request that is refused, whose it was, and who is told.
 pub(crate) struct Blocked {
     pub(crate) fault: HostFault,
     pub(crate) mend: Mend,
+    pub(crate) origin: Origin,
     pub(crate) addressee: Addressee,
 }
 
@@ -78,6 +80,7 @@ impl Function {
             return Err(self.refuse_unbound(tag, at, access, reason));
         };
         serve(&entry.active).map_err(|Refusal { reason, mend }| {
+            let origin = Origin::of(&entry.active);
             let addressee = Addressee::of(&entry.active);
             Box::new(Blocked {
                 fault: HostFault {
@@ -87,6 +90,7 @@ impl Function {
                     reason,
                 },
                 mend,
+                origin,
                 addressee,
             })
         })
@@ -114,6 +118,7 @@ impl Function {
         access: Access,
         reason: FaultReason,
     ) -> Box<Blocked> {
+        let origin = self.faults.audit.origin_of_unbound(tag);
         let addressee = self.faults.addressee_of_unbound(tag);
         let fault = HostFault {
             tag,
@@ -124,6 +129,7 @@ impl Function {
         Box::new(Blocked {
             fault,
             mend: Mend::Never,
+            origin,
             addressee,
         })
     }

@@ -1,5 +1,6 @@
 //! The platform as its users see it: tenants with memory and tables of their own, functions, ports.
 
+mod audit;
 mod bindings;
 mod caches;
 mod claims;
