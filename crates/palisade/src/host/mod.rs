@@ -132,7 +132,7 @@ impl Host {
                 kept_events: KEPT_EVENTS,
             },
         );
-        let iommu = Iommu::new();
+        let iommu = Iommu::audited_by(&authority);
         let mut engines = Vec::new();
         let mut parents = BTreeMap::new();
         for parent in &config.parents {
