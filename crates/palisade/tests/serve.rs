@@ -1,6 +1,8 @@
 //! `palisade serve` with real processes at its sockets.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "serve/faults.rs"]
+mod faults;
 mod host;
 
 use std::{

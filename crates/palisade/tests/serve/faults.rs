@@ -1,0 +1,92 @@
+//! What the operator reads of faults.
+
+use palisade_driver::{Copy, FunctionAddress, MissingPage, SweepMode, SweepPlan, Tenant};
+use palisade_units::{Bdf, Iova};
+use serde_json::Value;
+
+use crate::host::{Daemon, FIRST, palisade};
+
+const MIB: u64 = 1 << 20;
+/// Where bob's guest sees the function that he has to himself.
+const OWN: Bdf = Bdf::new(0, 0x12, 0);
+
+/// The faults in what `palisade ctl events --json` prints.
+fn faults(daemon: &Daemon) -> Vec<Value> {
+    let said = palisade()
+        .args(["ctl", "events", "--json", "--socket"])
+        .arg(daemon.socket("control"))
+        .output()
+        .unwrap();
+    let page: Value = serde_json::from_slice(&said.stdout).unwrap();
+    assert_eq!(page["dropped"], 0);
+    let events = page["events"].as_array().unwrap().iter();
+    let faults = events.filter(|event| event["what"] == "faulted");
+    faults.cloned().collect()
+}
+
+#[test]
+fn r16_r77_r79_the_operator_reads_which_wrong_pasids_an_exclusive_owner_programmed() {
+    let daemon = Daemon::start();
+    let functions = [FunctionAddress {
+        bdf: OWN,
+        socket: daemon.socket("bob-1"),
+    }];
+    let mut bob = Tenant::connect(&daemon.socket("bob-unit"), &functions, 64 * MIB).unwrap();
+    let own = bob.start_process().unwrap().get();
+    let plan = SweepPlan {
+        mode: SweepMode::Exclusive,
+        pasids: 0..16,
+        targets: vec![Iova::new(0x5000_0000_0000)],
+        secret: vec![7; 64],
+    };
+    let outcome = bob.sweep(OWN, &plan, &mut |_| {}).unwrap();
+    assert_eq!((outcome.tried, outcome.own), (16, 1));
+    let faults = faults(&daemon);
+    let read: Vec<_> = faults
+        .iter()
+        .map(|fault| (fault["pasid"].clone(), fault["detail"].clone()))
+        .collect();
+    // His own leads to his tables, where the page is missing; nothing is bound to the others.
+    let expected: Vec<_> = (0..16)
+        .map(|pasid| (pasid, if pasid == own { "71h" } else { "59h" }))
+        .map(|(pasid, code)| (Value::from(pasid), Value::from(code)))
+        .collect();
+    assert_eq!(read, expected);
+    assert!(faults.iter().all(|fault| fault["function"] == "6f:01.0"));
+    let of_his = faults.iter().find(|fault| fault["pasid"] == own).unwrap();
+    assert_eq!(of_his["tenant"], "bob");
+}
+
+#[test]
+fn r77_r79_the_operator_reads_whose_walk_faulted_on_a_shared_parent() {
+    let daemon = Daemon::start();
+    let functions = [FunctionAddress {
+        bdf: FIRST,
+        socket: daemon.socket("alice-0"),
+    }];
+    let mut alice = Tenant::connect(&daemon.socket("alice-unit"), &functions, 64 * MIB).unwrap();
+    let process = alice.start_process().unwrap();
+    let (from, to) = (Iova::new(0x5000_0000_0000), Iova::new(0x5000_0010_0000));
+    alice.plant(process, to, &[0; 4096]).unwrap();
+    let copy = Copy {
+        process,
+        from,
+        to,
+        len_bytes: 4096,
+        missing: MissingPage::End,
+    };
+    alice.copy(FIRST, copy).unwrap();
+    let faults = faults(&daemon);
+    let [fault] = &faults[..] else {
+        panic!("one fault, not {faults:?}");
+    };
+    // The host's PASID; her guest's allocator gave it to her under the same number.
+    let read = ["tenant", "pasid", "function", "detail"].map(|key| fault[key].clone());
+    let expected: [Value; 4] = [
+        "alice".into(),
+        process.get().into(),
+        "6a:01.0".into(),
+        "71h".into(),
+    ];
+    assert_eq!(read, expected);
+}
