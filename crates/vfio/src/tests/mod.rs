@@ -1,6 +1,7 @@
 //! What a tenant may ask for, on a real authority, a real platform and real memory.
 
 mod allocating;
+mod audit;
 mod binding;
 mod closing;
 mod faults;

@@ -56,9 +56,10 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn new() -> Self {
+        let authority = Authority::new(&[]);
         Self {
-            authority: Authority::new(&[]),
-            iommu: Iommu::new(),
+            iommu: Iommu::audited_by(&authority),
+            authority,
         }
     }
 
