@@ -83,13 +83,15 @@ impl Audit {
         let Ok(pasid) = origin.pasid.map_or(nobodys, Ok) else {
             return;
         };
-        // The authority says itself whose the number is. Where an exclusive owner made up one that is
-        // another tenant's, rather no number than the wrong tenant.
-        let owner = authority.owner_of(pasid);
-        let pasid = match nobodys {
-            Ok(nobodys) if owner.is_some() && owner != origin.tenant => nobodys,
-            _ => pasid,
-        };
-        authority.record_fault(pasid, place, FaultCode::new(reason.code()));
+        let code = FaultCode::new(reason.code());
+        match (origin.tenant, nobodys) {
+            (Some(tenant), _) => authority.record_fault_of(tenant, pasid, place, code),
+            // Nobody has the function, so its numbers are not the host's: rather no number than that of
+            // a tenant who had no part in this.
+            (None, Ok(nobodys)) if authority.owner_of(pasid).is_some() => {
+                authority.record_fault(nobodys, place, code);
+            }
+            (None, _) => authority.record_fault(pasid, place, code),
+        }
     }
 }

@@ -87,11 +87,10 @@ fn r79_an_exclusive_owner_cannot_put_its_faults_on_whose_number_it_programs() {
     let foreign = bob.hold();
     let mut port = host.function.port();
     assert!(read(&mut port, tag(foreign.pasid().get()), 0).is_err());
-    let [(tenant, _, code)] = host.noted()[..] else {
-        panic!("one fault");
-    };
-    assert_ne!(tenant, Some(bob.id));
-    assert_eq!(code, 0x59);
+    assert_eq!(
+        host.noted(),
+        [(Some(alice.id), foreign.pasid().get(), 0x59)]
+    );
 }
 
 #[test]
@@ -179,6 +178,21 @@ fn r77_a_fault_on_a_shared_function_is_its_pasids_owners_bound_or_not() {
         (None, his.get(), 0x59),
         (None, 0, 0x59),
     ];
+    assert_eq!(host.noted(), expected);
+}
+
+#[test]
+fn r79_a_function_that_nobody_has_blames_nobody() {
+    let host = Audited::new();
+    let tenant = host.tenant(1);
+    let foreign = tenant.hold().pasid().get();
+    let mut port = host.function.port();
+    assert!(read(&mut port, tag(foreign), 0).is_err());
+    let claim = tenant.own(&host.function);
+    assert!(read(&mut port, tag(9), 0).is_err());
+    drop(claim);
+    assert!(read(&mut port, tag(9), 0).is_err());
+    let expected = [(None, 0, 0x59), (Some(tenant.id), 9, 0x59), (None, 9, 0x59)];
     assert_eq!(host.noted(), expected);
 }
 

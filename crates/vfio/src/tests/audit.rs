@@ -61,13 +61,8 @@ fn r16_r77_an_exclusive_owner_that_sweeps_faults_once_for_each_pasid_that_is_not
         assert_eq!(reached, number == 777);
     }
     let wrong = (770..780).filter(|number| *number != 777);
-    let expected: Vec<_> = wrong.map(|number| (number, 1, 0x59)).collect();
-    let noted = noted(&host_side);
-    let noted: Vec<_> = noted
-        .iter()
-        .map(|fault| (fault.1, fault.2, fault.3))
-        .collect();
-    assert_eq!(noted, expected);
+    let expected: Vec<_> = wrong.map(|number| (whose(1), number, 1, 0x59)).collect();
+    assert_eq!(noted(&host_side), expected);
 }
 
 #[test]
