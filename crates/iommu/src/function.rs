@@ -214,6 +214,33 @@ impl Function {
         }
     }
 
+    /// Whether a bind would be refused; else the entry that it adds to or replaces.
+    fn admit(
+        &self,
+        claims: &Claims,
+        tag: Option<PasidTag>,
+        hold: &Hold,
+        binding: &Binding,
+    ) -> Result<Option<Arc<Entry>>, IommuError> {
+        self.check_binding(claims, tag, hold, binding)?;
+        let present = self.table.get(tag);
+        if let Some(present) = &present {
+            self.check_share(present, tag, hold.tenant(), binding)?;
+        }
+        Ok(present)
+    }
+
+    pub(crate) fn would_bind(
+        &self,
+        tag: Option<PasidTag>,
+        hold: &Hold,
+        binding: &Binding,
+    ) -> Result<(), IommuError> {
+        let claims = locked(&self.claims);
+        // Under the lock the table keeps the entry: letting go of it here drops no hold.
+        self.admit(&claims, tag, hold, binding).map(drop)
+    }
+
     pub(crate) fn bind(
         &self,
         tag: Option<PasidTag>,
@@ -221,11 +248,7 @@ impl Function {
         binding: Binding,
     ) -> Result<(), IommuError> {
         let claims = locked(&self.claims);
-        self.check_binding(&claims, tag, &hold, &binding)?;
-        let present = self.table.get(tag);
-        if let Some(present) = &present {
-            self.check_share(present, tag, hold.tenant(), &binding)?;
-        }
+        let present = self.admit(&claims, tag, &hold, &binding)?;
         let replaced = self.put(tag, present, User { hold, binding });
         drop(claims);
         drop(replaced);

@@ -203,6 +203,20 @@ impl FunctionHandle {
         self.function.bind(tag, hold, binding)
     }
 
+    /// Whether [`FunctionHandle::bind`] would succeed at this moment. Changes nothing: for who has to tell
+    /// others of an entry before it is there.
+    ///
+    /// # Errors
+    /// Those of [`FunctionHandle::bind`].
+    pub fn would_bind(
+        &self,
+        tag: Option<PasidTag>,
+        hold: &Hold,
+        binding: &Binding,
+    ) -> Result<(), IommuError> {
+        self.function.would_bind(tag, hold, binding)
+    }
+
     /// Takes a user's share of an entry away. When it returns, no access in flight uses it, its page
     /// requests were answered with [`PageResponse::Invalid`] and its hold is dropped. Where others
     /// remain, the next one's memory and sink are in use, and page requests that were open are
