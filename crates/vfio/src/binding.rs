@@ -6,7 +6,7 @@ use palisade_ioasid::{BindMark, Hold, IoasidError, PasidRange};
 use palisade_iommu::{
     Binding, FaultProcessing, GroupIndex, PageResponse, Scope, Sharing, Sink, Space,
 };
-use palisade_units::{Bdf, GuestPasid};
+use palisade_units::{Bdf, GuestPasid, PasidTag};
 
 use crate::container::{Endpoint, Inner};
 use crate::{Container, GuestScope, SpaceKey, VfioError};
@@ -165,20 +165,13 @@ impl Inner {
             guest_pasid: key.guest_pasid(),
             fault_disable: fault_processing,
         };
-        // Made first, as what is freed gets no entry. The mark of an entry that this one replaces goes
-        // afterwards, and not under the lock: marks tell listeners.
-        let mark = match hold.bind(endpoint.function.bdf()) {
+        let mark = match Self::enter(endpoint, tag, hold, binding) {
             Ok(mark) => Arc::new(mark),
             Err(error) => {
                 self.end_pair_if_unused(key);
-                return Err(error.into());
+                return Err(error);
             }
         };
-        if let Err(error) = endpoint.function.bind(tag, hold, binding) {
-            drop(mark);
-            self.end_pair_if_unused(key);
-            return Err(error.into());
-        }
         let bound = Bound {
             space,
             fault_processing,
@@ -191,6 +184,24 @@ impl Inner {
         };
         drop(replaced);
         Ok(())
+    }
+
+    /// Enters a binding in the function's table. The mark of an entry that it replaces is for the caller to
+    /// drop, and not under a lock: marks tell listeners.
+    fn enter(
+        endpoint: &Endpoint,
+        tag: Option<PasidTag>,
+        hold: Hold,
+        binding: Binding,
+    ) -> Result<BindMark, VfioError> {
+        let function = &endpoint.function;
+        // Asked first: what the platform refuses was never bound, and nobody is told that it was. Only who
+        // changes the function between this and the bind makes a mark come and go.
+        function.would_bind(tag, &hold, &binding)?;
+        // Before the entry, as what is freed gets none.
+        let mark = hold.bind(function.bdf())?;
+        function.bind(tag, hold, binding)?;
+        Ok(mark)
     }
 
     /// A hold on the PASID of a guest's number. A number without one gets one.

@@ -1,8 +1,8 @@
 //! What the host's audit says of a tenant's faults and binds.
 
 use palisade_ioasid::{EventKind, PasidRange, Sequence};
-use palisade_iommu::{FaultProcessing, Space};
-use palisade_units::TenantId;
+use palisade_iommu::{FaultProcessing, FirstStage, Levels, Space};
+use palisade_units::{Gpa, TenantId};
 
 use super::world::*;
 
@@ -81,4 +81,36 @@ fn r79_a_guest_that_wants_no_records_cannot_hide_its_faults_from_the_host() {
     assert_eq!(alice.faults(), []);
     let expected = [(whose(1), hold.pasid().get(), 1, 0x71)];
     assert_eq!(noted(&host_side), expected);
+}
+
+#[test]
+fn r79_a_bind_that_the_platform_refuses_is_never_told_as_bound() {
+    let host_side = Host::new();
+    let alice = host_side.tenant(1);
+    let parent = host_side.parent(1);
+    let (_one, _two) = (
+        alice.mediated(slot(4), &parent),
+        alice.mediated(slot(5), &parent),
+    );
+    let n = alice.container.alloc_pasid(PasidRange::ALL).unwrap();
+    let key = pasid(n.get());
+    alice.bind(slot(4), key, Space::PassThrough).unwrap();
+    let before = host_side.authority.events_since(Sequence::FIRST).next;
+    // Another space, by another function of the same parent; and one whose table is not aligned.
+    let other = alice.process(&[]);
+    assert_eq!(errno(alice.bind(slot(5), key, other)), EBUSY);
+    let crooked = FirstStage::new(Gpa::new(0x123), Levels::Four);
+    let crooked = Space::FirstStage(crooked);
+    assert_eq!(errno(alice.bind(slot(4), key, crooked)), EINVAL);
+    let events = host_side.authority.events_since(before).events;
+    let told = events.iter().filter(|event| {
+        let pasid = match event.kind {
+            EventKind::Bound { pasid, .. } | EventKind::Unbound { pasid, .. } => pasid,
+            _ => return false,
+        };
+        pasid == n
+    });
+    assert_eq!(told.count(), 0, "{events:?}");
+    // What was bound is so still.
+    assert_eq!(alice.container.bound(slot(4))[1], (key, Space::PassThrough));
 }
