@@ -52,13 +52,7 @@ fn r57_r29_allocations_functions_and_numbers_of_the_guests_own_are_charged_to_on
 
 #[test]
 fn r12_r57_freeing_what_the_guest_did_not_allocate_is_refused_and_changes_nothing() {
-    let host_side = Host::new();
-    let (alice, bob) = (host_side.tenant(1), host_side.tenant(2));
-    let parent = host_side.parent(1);
-    let (_a, _b) = (
-        alice.mediated(slot(4), &parent),
-        bob.mediated(slot(4), &parent),
-    );
+    let (host_side, [alice, bob], _parent, _slices) = neighbours(slot(4), slot(4));
     let hers = alice.container.alloc_pasid(PasidRange::ALL).unwrap();
     bob.bind(slot(4), pasid(700), Space::PassThrough).unwrap();
     let for_700 = bob

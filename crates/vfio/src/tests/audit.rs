@@ -1,7 +1,7 @@
 //! What the host's audit says of a tenant's faults and binds.
 
 use palisade_ioasid::{EventKind, PasidRange, Sequence};
-use palisade_iommu::{FaultProcessing, FirstStage, Levels, Space};
+use palisade_iommu::{FaultProcessing, FirstStage, Levels, Sharing, Space};
 use palisade_units::{Gpa, TenantId};
 
 use super::world::*;
@@ -28,13 +28,7 @@ fn whose(number: u32) -> Option<TenantId> {
 
 #[test]
 fn r77_r79_faults_of_slices_are_events_of_their_tenants_bound_or_not() {
-    let host_side = Host::new();
-    let (alice, bob) = (host_side.tenant(1), host_side.tenant(2));
-    let parent = host_side.parent(1);
-    let (_a, _b) = (
-        alice.mediated(slot(4), &parent),
-        bob.mediated(slot(9), &parent),
-    );
+    let (host_side, [alice, bob], parent, _slices) = neighbours(slot(4), slot(9));
     let process = alice.process(&[(BUFFER, 0x1000)]);
     alice.bind(slot(4), pasid(777), process).unwrap();
     let hers = alice.container.translate(slot(4), guest(777)).unwrap();
@@ -50,10 +44,7 @@ fn r77_r79_faults_of_slices_are_events_of_their_tenants_bound_or_not() {
 
 #[test]
 fn r16_r77_an_exclusive_owner_that_sweeps_faults_once_for_each_pasid_that_is_not_its_own() {
-    let host_side = Host::new();
-    let alice = host_side.tenant(1);
-    let function = host_side.parent(1);
-    let _function = alice.exclusive(slot(4), &function);
+    let (host_side, alice, function, _function) = alone(Sharing::Exclusive);
     alice.bind(slot(4), pasid(777), Space::PassThrough).unwrap();
     let mut port = function.port();
     for number in 770..780 {
@@ -67,10 +58,7 @@ fn r16_r77_an_exclusive_owner_that_sweeps_faults_once_for_each_pasid_that_is_not
 
 #[test]
 fn r79_a_guest_that_wants_no_records_cannot_hide_its_faults_from_the_host() {
-    let host_side = Host::new();
-    let alice = host_side.tenant(1);
-    let function = host_side.parent(1);
-    let _function = alice.exclusive(slot(4), &function);
+    let (host_side, alice, function, _function) = alone(Sharing::Exclusive);
     let empty = alice.process(&[]);
     alice
         .container

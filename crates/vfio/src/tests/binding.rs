@@ -11,10 +11,7 @@ const BUFFER: u64 = 0x7f00_0000_0000;
 
 #[test]
 fn r3_the_device_reads_what_the_process_sees_also_after_later_changes() {
-    let host_side = Host::new();
-    let alice = host_side.tenant(1);
-    let parent = host_side.parent(1);
-    let _function = alice.mediated(slot(4), &parent);
+    let (_host, alice, parent, _function) = alone(Sharing::Mediated);
     let n = alice.container.alloc_pasid(PasidRange::ALL).unwrap().get();
     alice.ram.store_u64(0x1000, 0xa1).unwrap();
     alice.ram.store_u64(0x2000, 0xa2).unwrap();
@@ -108,10 +105,7 @@ fn r5_r35_a_bind_that_the_platform_refuses_leaves_no_pasid_behind() {
 
 #[test]
 fn r39_unbind_removes_access_and_the_pasid_stays_allocated_and_can_be_bound_again() {
-    let host_side = Host::new();
-    let alice = host_side.tenant(1);
-    let parent = host_side.parent(1);
-    let _function = alice.mediated(slot(4), &parent);
+    let (_host, alice, parent, _function) = alone(Sharing::Mediated);
     let n = alice.container.alloc_pasid(PasidRange::ALL).unwrap();
     let hold = alice.container.translate(slot(4), guest(n.get())).unwrap();
     let (mut port, tag) = (parent.port(), holding(&hold));
@@ -135,10 +129,7 @@ fn r39_unbind_removes_access_and_the_pasid_stays_allocated_and_can_be_bound_agai
 
 #[test]
 fn r39_two_mediated_devices_of_one_parent_count_and_the_last_unbind_tears_down() {
-    let host_side = Host::new();
-    let alice = host_side.tenant(1);
-    let parent = host_side.parent(1);
-    let _one = alice.mediated(slot(4), &parent);
+    let (_host, alice, parent, _one) = alone(Sharing::Mediated);
     let _two = alice.mediated(slot(5), &parent);
     let space = alice.process(&[(BUFFER, 0x1000)]);
     alice.bind(slot(4), pasid(8), space).unwrap();
@@ -198,10 +189,7 @@ fn r57_a_number_of_the_guests_own_gets_a_host_pasid_that_goes_with_the_last_unbi
 
 #[test]
 fn r35_binding_the_same_again_changes_nothing_and_another_space_replaces_the_first() {
-    let host_side = Host::new();
-    let alice = host_side.tenant(1);
-    let parent = host_side.parent(1);
-    let _function = alice.exclusive(slot(4), &parent);
+    let (host_side, alice, parent, _function) = alone(Sharing::Exclusive);
     let mut port = parent.port();
     alice.ram.store_u64(0x1000, 1).unwrap();
     alice.ram.store_u64(0x2000, 2).unwrap();
@@ -225,10 +213,7 @@ fn r35_binding_the_same_again_changes_nothing_and_another_space_replaces_the_fir
 
 #[test]
 fn r12_a_second_space_for_a_pasid_in_use_on_the_same_parent_is_refused_without_effect() {
-    let host_side = Host::new();
-    let alice = host_side.tenant(1);
-    let parent = host_side.parent(1);
-    let _one = alice.mediated(slot(4), &parent);
+    let (host_side, alice, parent, _one) = alone(Sharing::Mediated);
     let _two = alice.mediated(slot(5), &parent);
     alice.bind(slot(4), pasid(3), Space::PassThrough).unwrap();
     let books = host_side.books();
@@ -241,10 +226,7 @@ fn r12_a_second_space_for_a_pasid_in_use_on_the_same_parent_is_refused_without_e
 
 #[test]
 fn r1_requests_without_a_pasid_pass_through_at_first_and_then_as_they_are_bound() {
-    let host_side = Host::new();
-    let alice = host_side.tenant(1);
-    let parent = host_side.parent(1);
-    let _function = alice.exclusive(slot(4), &parent);
+    let (_host, alice, parent, _function) = alone(Sharing::Exclusive);
     let mut port = parent.port();
     alice.ram.store_u64(0x3000, 33).unwrap();
     assert_eq!(read(&mut port, None, 0x3000), Ok(33));
@@ -286,10 +268,7 @@ fn r66_faults_come_to_the_tenants_unit_in_the_guests_names() {
 
 #[test]
 fn r60_fault_processing_can_be_turned_off_for_a_binding() {
-    let host_side = Host::new();
-    let alice = host_side.tenant(1);
-    let parent = host_side.parent(1);
-    let _function = alice.exclusive(slot(4), &parent);
+    let (_host, alice, parent, _function) = alone(Sharing::Exclusive);
     let space = alice.process(&[]);
     let container = &alice.container;
     container

@@ -92,10 +92,7 @@ fn r43_detaching_unbinds_all_and_gives_the_function_back() {
 
 #[test]
 fn r43_an_attachment_that_was_detached_has_no_power_over_the_next_one_in_its_place() {
-    let host_side = Host::new();
-    let alice = host_side.tenant(1);
-    let parent = host_side.parent(1);
-    let first = alice.mediated(slot(4), &parent);
+    let (host_side, alice, parent, first) = alone(Sharing::Mediated);
     first.detach();
     let _second = alice.mediated(slot(4), &parent);
     let books = host_side.books();
@@ -105,10 +102,7 @@ fn r43_an_attachment_that_was_detached_has_no_power_over_the_next_one_in_its_pla
 
 #[test]
 fn r43_where_one_of_two_devices_leaves_the_other_goes_on_in_its_own_memory() {
-    let host_side = Host::new();
-    let alice = host_side.tenant(1);
-    let parent = host_side.parent(1);
-    let first = alice.mediated(slot(4), &parent);
+    let (_host, alice, parent, first) = alone(Sharing::Mediated);
     let _second = alice.mediated(slot(5), &parent);
     let space = alice.process(&[(BUFFER, 0x1000)]);
     alice.ram.store_u64(0x1000, 7).unwrap();
@@ -153,10 +147,7 @@ fn asking(hold: &palisade_ioasid::Hold) -> Requester {
 
 #[test]
 fn r65_r63_unbinding_answers_open_page_requests_and_a_later_response_finds_none() {
-    let host_side = Host::new();
-    let alice = host_side.tenant(1);
-    let parent = host_side.parent(1);
-    let _function = alice.mediated(slot(4), &parent);
+    let (_host, alice, parent, _function) = alone(Sharing::Mediated);
     let space = alice.process(&[]);
     let container = &alice.container;
     alice.bind(slot(4), pasid(8), space).unwrap();
@@ -191,13 +182,7 @@ fn r65_r63_unbinding_answers_open_page_requests_and_a_later_response_finds_none(
 
 #[test]
 fn r52_no_late_access_and_no_late_response_reaches_the_next_owner_of_a_pasid() {
-    let host_side = Host::new();
-    let (alice, bob) = (host_side.tenant(1), host_side.tenant(2));
-    let parent = host_side.parent(1);
-    let (_a, _b) = (
-        alice.mediated(slot(4), &parent),
-        bob.mediated(slot(4), &parent),
-    );
+    let (_host, [alice, bob], parent, _slices) = neighbours(slot(4), slot(4));
     let n = alice.container.alloc_pasid(PasidRange::ALL).unwrap();
     let space = alice.process(&[(BUFFER, 0x1000)]);
     alice.bind(slot(4), pasid(n.get()), space).unwrap();
@@ -233,10 +218,7 @@ fn r52_no_late_access_and_no_late_response_reaches_the_next_owner_of_a_pasid() {
 
 #[test]
 fn r51_the_four_lives_of_a_pasid_end_clean() {
-    let host_side = Host::new();
-    let alice = host_side.tenant(1);
-    let parent = host_side.parent(1);
-    let _function = alice.mediated(slot(4), &parent);
+    let (host_side, alice, parent, _function) = alone(Sharing::Mediated);
     let books = host_side.books();
     let container = &alice.container;
     let bind = |n| alice.bind(slot(4), pasid(n), Space::PassThrough).unwrap();

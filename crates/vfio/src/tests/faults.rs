@@ -1,7 +1,7 @@
 //! Faults of PASIDs that a tenant has and nothing is bound to.
 
 use palisade_ioasid::PasidRange;
-use palisade_iommu::{FaultReason, Space};
+use palisade_iommu::{FaultReason, Sharing, Space};
 use palisade_units::{Bdf, GuestPasid};
 
 use super::world::*;
@@ -19,13 +19,7 @@ fn told(tenant: &Tenant) -> Vec<(Bdf, Option<GuestPasid>)> {
 
 #[test]
 fn r16_r66_an_allocated_pasid_that_is_not_bound_faults_in_the_guests_names_on_a_shared_function() {
-    let host_side = Host::new();
-    let (alice, bob) = (host_side.tenant(1), host_side.tenant(2));
-    let parent = host_side.parent(1);
-    let (_a, _b) = (
-        alice.mediated(slot(4), &parent),
-        bob.mediated(slot(9), &parent),
-    );
+    let (_host, [alice, bob], parent, _slices) = neighbours(slot(4), slot(9));
     let n = alice.container.alloc_pasid(PasidRange::ALL).unwrap();
     let hold = alice.container.translate(slot(4), guest(n.get())).unwrap();
     let mut port = parent.port();
@@ -44,10 +38,7 @@ fn r16_r66_an_allocated_pasid_that_is_not_bound_faults_in_the_guests_names_on_a_
 
 #[test]
 fn r66_a_number_of_the_guests_own_keeps_its_name_while_the_device_works_with_it() {
-    let host_side = Host::new();
-    let alice = host_side.tenant(1);
-    let parent = host_side.parent(1);
-    let _function = alice.mediated(slot(4), &parent);
+    let (_host, alice, parent, _function) = alone(Sharing::Mediated);
     alice.bind(slot(4), pasid(777), Space::PassThrough).unwrap();
     let hold = alice.container.translate(slot(4), guest(777)).unwrap();
     assert_ne!(hold.pasid().get(), 777);
@@ -75,13 +66,7 @@ fn r66_r71_a_default_space_that_is_gone_faults_without_a_pasid_at_its_own_device
 
 #[test]
 fn r52_r66_the_fault_of_a_pasid_that_was_freed_goes_to_its_next_owner_or_to_nobody() {
-    let host_side = Host::new();
-    let (alice, bob) = (host_side.tenant(1), host_side.tenant(2));
-    let parent = host_side.parent(1);
-    let (_a, _b) = (
-        alice.mediated(slot(4), &parent),
-        bob.mediated(slot(9), &parent),
-    );
+    let (_host, [alice, bob], parent, _slices) = neighbours(slot(4), slot(9));
     let n = alice.container.alloc_pasid(PasidRange::ALL).unwrap();
     let mut port = parent.port();
     alice.container.free_pasid(n).unwrap();

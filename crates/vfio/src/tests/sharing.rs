@@ -36,13 +36,7 @@ fn r20_one_function_for_two_tenants_is_refused_unless_both_are_mediated() {
 
 #[test]
 fn r17_the_parents_one_table_holds_the_entries_of_both_tenants() {
-    let host_side = Host::new();
-    let (alice, bob) = (host_side.tenant(1), host_side.tenant(2));
-    let parent = host_side.parent(1);
-    let (_a, _b) = (
-        alice.mediated(slot(4), &parent),
-        bob.mediated(slot(4), &parent),
-    );
+    let (host_side, [alice, bob], parent, _slices) = neighbours(slot(4), slot(4));
     alice.ram.store_u64(0x1000, 0xa).unwrap();
     bob.ram.store_u64(0x1000, 0xb).unwrap();
     let mut port = parent.port();
@@ -67,13 +61,7 @@ fn r17_the_parents_one_table_holds_the_entries_of_both_tenants() {
 
 #[test]
 fn r19_translation_refuses_every_number_that_is_not_the_tenants() {
-    let host_side = Host::new();
-    let (alice, bob) = (host_side.tenant(1), host_side.tenant(2));
-    let parent = host_side.parent(1);
-    let (_a, _b) = (
-        alice.mediated(slot(4), &parent),
-        bob.mediated(slot(4), &parent),
-    );
+    let (_host, [alice, bob], _parent, _slices) = neighbours(slot(4), slot(4));
     let hers = alice.container.alloc_pasid(PasidRange::ALL).unwrap();
     alice
         .bind(slot(4), pasid(hers.get()), Space::PassThrough)
@@ -132,13 +120,7 @@ fn r14_a_bind_on_one_function_leaves_the_other_faulting() {
 
 #[test]
 fn r71_each_mediated_device_has_a_default_address_space_of_its_own() {
-    let host_side = Host::new();
-    let (alice, bob) = (host_side.tenant(1), host_side.tenant(2));
-    let parent = host_side.parent(1);
-    let (_a, _b) = (
-        alice.mediated(slot(4), &parent),
-        bob.mediated(slot(4), &parent),
-    );
+    let (_host, [alice, bob], parent, _slices) = neighbours(slot(4), slot(4));
     alice.ram.store_u64(0x1000, SECRET).unwrap();
     let hers = alice.container.default_hold(slot(4)).unwrap();
     let his = bob.container.default_hold(slot(4)).unwrap();

@@ -88,6 +88,27 @@ impl Host {
     }
 }
 
+/// One tenant with one function, at slot 4 of its guest.
+pub(super) fn alone(sharing: Sharing) -> (Host, Tenant, FunctionHandle, Attachment) {
+    let host_side = Host::new();
+    let alice = host_side.tenant(1);
+    let function = host_side.parent(1);
+    let attachment = alice.attach(slot(4), &function, sharing).unwrap();
+    (host_side, alice, function, attachment)
+}
+
+/// Tenants 1 and 2 with a slice each of one parent, at these places of their guests.
+pub(super) fn neighbours(
+    hers: Bdf,
+    his: Bdf,
+) -> (Host, [Tenant; 2], FunctionHandle, [Attachment; 2]) {
+    let host_side = Host::new();
+    let (alice, bob) = (host_side.tenant(1), host_side.tenant(2));
+    let parent = host_side.parent(1);
+    let slices = [alice.mediated(hers, &parent), bob.mediated(his, &parent)];
+    (host_side, [alice, bob], parent, slices)
+}
+
 /// A tenant's unit, which only remembers what it was told.
 #[derive(Default)]
 pub(super) struct Unit {
