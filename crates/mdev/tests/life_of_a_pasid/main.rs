@@ -6,16 +6,25 @@
 //! completely. Then something is left out ([`Without`]), and each time exactly what it is there for
 //! must be found broken: a model in which nothing can go wrong shows nothing.
 //!
+//! [`replay`] ties it to the rooms: walks through the model are done on the real authority, container and
+//! table, which must answer and look alike. Not tied are what the model says of an access in flight, of the
+//! translation cache and of page requests, and the orders in which the steps of a call can be interrupted:
+//! the rooms' own tests show those requirements.
+//!
 //! What is not in it: a second engine, exclusive owners, notifications, and the locks that forbid some
-//! of these orders in the rooms. The rooms' code is not tied to the model by replay; their own tests
-//! show the same requirements on it.
+//! of these orders in the rooms.
 
-#![allow(clippy::panic, reason = "helpers of tests fail like tests")]
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests fail like tests"
+)]
 
 mod left_out;
 mod model;
 mod properties;
 mod protocol;
+mod replay;
 mod world;
 
 use stateright::{Checker, Model};
