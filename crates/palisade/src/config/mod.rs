@@ -1,8 +1,11 @@
-//! The configuration of a host: parents, tenants, functions.
+//! The configuration of a host: parents, groups, tenants, functions.
 //!
 //! Read from TOML. What is unknown or wrong is refused with the file, the line and what is allowed.
 
 mod error;
+mod limits;
+#[cfg(test)]
+mod limits_tests;
 mod raw;
 #[cfg(test)]
 mod tests;
@@ -10,16 +13,24 @@ mod validate;
 
 use std::path::{Path, PathBuf};
 
+use palisade_ioasid::{Limit, PasidRange};
 use palisade_units::Bdf;
 use uuid::Uuid;
 
 pub use error::ConfigError;
+pub(crate) use limits::is_name;
 
 /// A host that is consistent in itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostConfig {
     /// Where the operator's socket stands; none without a path.
     pub control: Option<PathBuf>,
+    /// The folder in which what is set at run time outlives the daemon; it does not without one.
+    pub state: Option<PathBuf>,
+    /// PASIDs for the host's own users, which no tenant gets: none has a number in common with another.
+    pub reserved: Vec<PasidRange>,
+    /// Limits over tenants together, each behind the one it is below.
+    pub groups: Vec<GroupConfig>,
     /// The accelerators.
     pub parents: Vec<ParentConfig>,
     /// The tenants.
@@ -50,6 +61,17 @@ pub struct ParentConfig {
     pub engines: u8,
 }
 
+/// A limit over tenants and other groups together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupConfig {
+    /// Its name.
+    pub name: String,
+    /// How many PASIDs those below it may have out together.
+    pub max: Limit,
+    /// The group that it is below; the host itself without one.
+    pub parent: Option<String>,
+}
+
 /// One tenant: one VMM process at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantConfig {
@@ -57,6 +79,8 @@ pub struct TenantConfig {
     pub name: String,
     /// How many PASIDs it may hold.
     pub quota: u32,
+    /// The group that it is in; none but the host itself without one.
+    pub group: Option<String>,
     /// The IOMMU unit that its guest sees.
     pub unit: UnitConfig,
     /// The functions that its guest sees.

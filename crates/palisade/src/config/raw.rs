@@ -7,10 +7,23 @@ use toml::Spanned;
 #[serde(deny_unknown_fields)]
 pub(super) struct Host {
     pub(super) control: Option<String>,
+    pub(super) state: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) reserved: Vec<Spanned<Vec<i64>>>,
+    #[serde(default, rename = "group")]
+    pub(super) groups: Vec<Spanned<Group>>,
     #[serde(default, rename = "parent")]
     pub(super) parents: Vec<Spanned<Parent>>,
     #[serde(default, rename = "tenant")]
     pub(super) tenants: Vec<Spanned<Tenant>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Group {
+    pub(super) name: Spanned<String>,
+    pub(super) max: Option<Spanned<i64>>,
+    pub(super) parent: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -28,6 +41,7 @@ pub(super) struct Parent {
 pub(super) struct Tenant {
     pub(super) name: Spanned<String>,
     pub(super) quota: Option<Spanned<i64>>,
+    pub(super) group: Option<Spanned<String>>,
     pub(super) unit: Spanned<Unit>,
     #[serde(default, rename = "function")]
     pub(super) functions: Vec<Spanned<Function>>,

@@ -4,7 +4,7 @@ use palisade_units::Bdf;
 
 use super::{FunctionKind, HostConfig, ParentSharing};
 
-const GOOD: &str = r#"
+pub(super) const GOOD: &str = r#"
 control = "control.sock"
 
 [[parent]]
@@ -44,7 +44,7 @@ type = "exclusive"
 socket = "bob-1.sock"
 "#;
 
-fn parse(text: &str) -> Result<HostConfig, String> {
+pub(super) fn parse(text: &str) -> Result<HostConfig, String> {
     HostConfig::parse(Path::new("/etc/palisade/host.toml"), text).map_err(|e| e.to_string())
 }
 

@@ -10,8 +10,10 @@ use toml::Spanned;
 use uuid::Uuid;
 
 use super::{
-    ConfigError, FunctionConfig, FunctionKind, HostConfig, ParentConfig, ParentSharing,
-    TenantConfig, UnitConfig, VirtualCommands, raw,
+    ConfigError, FunctionConfig, FunctionKind, GroupConfig, HostConfig, ParentConfig,
+    ParentSharing, TenantConfig, UnitConfig, VirtualCommands,
+    limits::{capacity_beside, is_name},
+    raw,
 };
 
 /// The quota of a tenant that names none (R29).
@@ -23,7 +25,7 @@ const FIRST_FUNCTION_DEVICE: u8 = 0x11;
 /// A path of a Unix socket has to fit into `sockaddr_un`.
 const SOCKET_PATH_MAX_BYTES: usize = 107;
 
-struct Checker<'a> {
+pub(super) struct Checker<'a> {
     file: &'a Path,
     text: &'a str,
     sockets: BTreeSet<PathBuf>,
@@ -32,7 +34,15 @@ struct Checker<'a> {
     exclusive: BTreeMap<String, String>,
 }
 
-type Checked<T> = Result<T, ConfigError>;
+/// What the tenants share.
+#[derive(Clone, Copy)]
+struct Limits<'a> {
+    /// How many PASIDs there are for all of them.
+    capacity: u32,
+    groups: &'a [GroupConfig],
+}
+
+pub(super) type Checked<T> = Result<T, ConfigError>;
 
 pub(super) fn host(file: &Path, text: &str, raw: raw::Host) -> Checked<HostConfig> {
     let mut checker = Checker {
@@ -44,14 +54,26 @@ pub(super) fn host(file: &Path, text: &str, raw: raw::Host) -> Checked<HostConfi
         exclusive: BTreeMap::new(),
     };
     let control = raw.control.map(|path| checker.path(&path));
+    let state = match raw.state {
+        Some(path) if path.get_ref().is_empty() => {
+            return Err(checker.wrong(&path, "state = \"\": the path of a folder is needed"));
+        }
+        path => path.map(|path| checker.path(path.get_ref())),
+    };
+    let reserved = checker.reserved(&raw.reserved)?;
+    let groups = checker.groups(raw.groups)?;
     let mut parents: Vec<ParentConfig> = Vec::new();
     for parent in raw.parents {
         let parent = checker.parent(&parents, parent)?;
         parents.push(parent);
     }
+    let limits = Limits {
+        capacity: capacity_beside(&reserved),
+        groups: &groups,
+    };
     let mut tenants: Vec<TenantConfig> = Vec::new();
     for tenant in raw.tenants {
-        let tenant = checker.tenant(&parents, &tenants, tenant)?;
+        let tenant = checker.tenant(&parents, limits, &tenants, tenant)?;
         tenants.push(tenant);
     }
     if parents.is_empty() {
@@ -72,13 +94,16 @@ pub(super) fn host(file: &Path, text: &str, raw: raw::Host) -> Checked<HostConfi
     }
     Ok(HostConfig {
         control,
+        state,
+        reserved,
+        groups,
         parents,
         tenants,
     })
 }
 
 impl Checker<'_> {
-    fn wrong<T>(&self, at: &Spanned<T>, what: impl Into<String>) -> ConfigError {
+    pub(super) fn wrong<T>(&self, at: &Spanned<T>, what: impl Into<String>) -> ConfigError {
         ConfigError::at(self.file, self.text, at.span().start, what)
     }
 
@@ -86,10 +111,9 @@ impl Checker<'_> {
         self.file.parent().unwrap_or(Path::new("")).join(text)
     }
 
-    fn name(&self, name: &Spanned<String>) -> Checked<String> {
+    pub(super) fn name(&self, name: &Spanned<String>) -> Checked<String> {
         let text = name.get_ref();
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-        if text.is_empty() || text.len() > 64 || !text.bytes().all(plain) {
+        if !is_name(text) {
             return Err(self.wrong(
                 name,
                 format!("name {text:?}: 1 to 64 letters, digits, '-' and '_' are allowed"),
@@ -98,7 +122,13 @@ impl Checker<'_> {
         Ok(text.clone())
     }
 
-    fn number(&self, what: &str, value: &Spanned<i64>, min: u32, max: u32) -> Checked<u32> {
+    pub(super) fn number(
+        &self,
+        what: &str,
+        value: &Spanned<i64>,
+        min: u32,
+        max: u32,
+    ) -> Checked<u32> {
         u32::try_from(*value.get_ref())
             .ok()
             .filter(|v| (min..=max).contains(v))
@@ -191,6 +221,7 @@ impl Checker<'_> {
     fn tenant(
         &mut self,
         parents: &[ParentConfig],
+        limits: Limits<'_>,
         before: &[TenantConfig],
         raw: Spanned<raw::Tenant>,
     ) -> Checked<TenantConfig> {
@@ -206,15 +237,20 @@ impl Checker<'_> {
             None => DEFAULT_QUOTA,
             Some(value) => self.number("quota", value, 1, PASID_COUNT - 1)?,
         };
-        let reserved: u32 = before.iter().map(|t| t.quota).sum();
-        if reserved + quota > PASID_COUNT - 1 {
-            let left = PASID_COUNT - 1 - reserved;
-            let what = format!("quota {quota} of tenant {name:?}: only {left} PASIDs are left");
+        let given: u32 = before.iter().map(|t| t.quota).sum();
+        let left = limits.capacity.saturating_sub(given);
+        if quota > left {
+            let what = format!(
+                "quota {quota} of tenant {name:?}: only {left} PASIDs are left beside the tenants before it and what \
+                 is reserved"
+            );
             return Err(match &raw.quota {
                 Some(value) => self.wrong(value, what),
                 None => self.wrong(&raw.name, what),
             });
         }
+        let group = raw.group.as_ref();
+        let group = group.map_or(Ok(None), |g| self.group_of(limits.groups, g).map(Some))?;
         let unit = self.unit(&raw.unit)?;
         let mut functions: Vec<FunctionConfig> = Vec::new();
         for function in raw.functions {
@@ -230,6 +266,7 @@ impl Checker<'_> {
         Ok(TenantConfig {
             name,
             quota,
+            group,
             unit,
             functions,
         })
