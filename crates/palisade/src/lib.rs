@@ -7,4 +7,5 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod host;
+pub mod state;
 pub mod vm;

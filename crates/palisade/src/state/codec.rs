@@ -1,0 +1,189 @@
+//! The bytes of the state: a first line with magic, version, length and checksum, and a JSON document.
+//!
+//! ```text
+//! palisade-state 1 LENGTH CHECKSUM
+//! {"quotas":{...},...}
+//! ```
+//!
+//! The length is that of the document in bytes, its end of line included; the checksum its CRC-32C in eight
+//! hexadecimal digits. There is one way to write a state, and anything else is refused.
+
+use palisade_units::PASID_COUNT;
+
+use super::{KEPT_MAX, RunTime};
+use crate::config::is_name;
+
+const MAGIC: &str = "palisade-state ";
+const VERSION: u32 = 1;
+/// A first line is not longer: magic, version, length and checksum.
+const FIRST_LINE_MAX_BYTES: usize = 64;
+
+/// Why bytes are not a state.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// It does not begin as one.
+    #[error("this is no state of palisade: it does not begin with \"palisade-state\"")]
+    Foreign,
+    /// A later or earlier palisade wrote it.
+    #[error(
+        "this is a state of version {0}, and this palisade reads version {VERSION}: start the palisade that wrote it"
+    )]
+    Version(String),
+    /// The end is missing, or there is more behind it.
+    #[error("the state is torn: {found} bytes stand where its first line announces {announced}")]
+    Torn {
+        /// How many bytes there are behind the first line.
+        found: usize,
+        /// How many there have to be.
+        announced: String,
+    },
+    /// Bytes have changed.
+    #[error("the state is damaged: its checksum does not fit")]
+    Damaged,
+    /// The checksum fits, and yet no palisade wrote this.
+    #[error("the state makes no sense: {0}")]
+    Senseless(String),
+}
+
+/// CRC-32C (Castagnoli), reflected, as iSCSI has it (RFC 3720 §12.1).
+fn crc32c(bytes: &[u8]) -> u32 {
+    const POLYNOMIAL: u32 = 0x82f6_3b78;
+    let step = |crc: u32| (crc >> 1) ^ (POLYNOMIAL & (crc & 1).wrapping_neg());
+    let byte = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc));
+    !bytes.iter().fold(!0, byte)
+}
+
+fn first_line(document: &[u8]) -> String {
+    let (len_bytes, checksum) = (document.len(), crc32c(document));
+    format!("{MAGIC}{VERSION} {len_bytes} {checksum:08x}\n")
+}
+
+/// The bytes of a state.
+pub(super) fn encode(state: &RunTime) -> Result<Vec<u8>, serde_json::Error> {
+    let mut document = serde_json::to_vec(state)?;
+    document.push(b'\n');
+    let mut bytes = first_line(&document).into_bytes();
+    bytes.append(&mut document);
+    Ok(bytes)
+}
+
+/// The state of bytes.
+///
+/// # Errors
+/// [`Unreadable`] for anything but what [`encode`] writes.
+pub(super) fn decode(bytes: &[u8]) -> Result<RunTime, Unreadable> {
+    if bytes.is_empty() {
+        let announced = "a first line".to_owned();
+        return Err(Unreadable::Torn {
+            found: 0,
+            announced,
+        });
+    }
+    let Some(after_magic) = bytes.strip_prefix(MAGIC.as_bytes()) else {
+        // The beginning of the magic and nothing else is a file that was cut there.
+        return Err(if MAGIC.as_bytes().starts_with(bytes) {
+            Unreadable::Torn {
+                found: 0,
+                announced: "a whole first line".to_owned(),
+            }
+        } else {
+            Unreadable::Foreign
+        });
+    };
+    let end = after_magic
+        .iter()
+        .take(FIRST_LINE_MAX_BYTES)
+        .position(|b| *b == b'\n');
+    let torn = |found: usize, announced: &str| Unreadable::Torn {
+        found,
+        announced: announced.to_owned(),
+    };
+    let end = end.ok_or_else(|| torn(0, "a whole first line"))?;
+    let (line, rest) = after_magic.split_at(end);
+    let document = rest.strip_prefix(b"\n").unwrap_or(rest);
+    let line = std::str::from_utf8(line).map_err(|_| Unreadable::Damaged)?;
+    let mut words = line.split(' ');
+    let version = words.next().unwrap_or_default();
+    if version != VERSION.to_string() {
+        return Err(Unreadable::Version(version.escape_debug().to_string()));
+    }
+    let announced = words.next().unwrap_or_default();
+    if announced != document.len().to_string() {
+        let announced = announced.escape_debug().to_string();
+        return Err(torn(document.len(), &announced));
+    }
+    if !bytes.starts_with(first_line(document).as_bytes()) {
+        return Err(Unreadable::Damaged);
+    }
+    let senseless = |what: String| Unreadable::Senseless(what);
+    let state = serde_json::from_slice(document).map_err(|e| senseless(e.to_string()))?;
+    check(&state).map_err(senseless)?;
+    let again = encode(&state).map_err(|e| senseless(e.to_string()))?;
+    if again != bytes {
+        return Err(senseless(
+            "it is not written as a palisade writes it".to_owned(),
+        ));
+    }
+    Ok(state)
+}
+
+/// What is true of every state that a daemon keeps.
+fn check(state: &RunTime) -> Result<(), String> {
+    let kinds = [
+        state.quotas.len(),
+        state.groups.len(),
+        state.limits.len(),
+        state.reserved.len(),
+    ];
+    if kinds.iter().any(|kept| *kept > KEPT_MAX) {
+        return Err(format!("more than {KEPT_MAX} changes of one kind"));
+    }
+    let names = state.quotas.keys().chain(state.groups.keys());
+    let names = names.chain(state.limits.keys());
+    let mut names = names.chain(state.groups.values().flatten());
+    if let Some(name) = names.find(|name| !is_name(name)) {
+        return Err(format!("{name:?} is no name"));
+    }
+    let limits = state.limits.values().flatten();
+    if let Some(number) = state
+        .quotas
+        .values()
+        .chain(limits)
+        .find(|n| **n >= PASID_COUNT)
+    {
+        return Err(format!("{number} is more than there are PASIDs"));
+    }
+    let mut free_from = 1;
+    for &(min, max) in &state.reserved {
+        if min < free_from || max < min || max >= PASID_COUNT {
+            return Err(format!(
+                "{min}-{max} is no range, or overlaps the one before it"
+            ));
+        }
+        free_from = max + 1;
+    }
+    // A tree is no deeper than it has groups.
+    for name in state.groups.keys() {
+        let above = |name: &&String| state.groups.get(*name).and_then(Option::as_ref);
+        if std::iter::successors(Some(name), above)
+            .nth(state.groups.len())
+            .is_some()
+        {
+            return Err(format!("group {name:?} is below itself"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_that_of_the_standard() {
+        // RFC 3720 §B.4, and the usual check value.
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+        assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
+        assert_eq!(crc32c(&[0xff; 32]), 0x62a8_ab43);
+    }
+}

@@ -1,0 +1,257 @@
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use proptest::prelude::*;
+
+use super::{
+    codec::{Unreadable, decode, encode},
+    store::{DRAFT, FILE, LOCK},
+    *,
+};
+
+fn some() -> RunTime {
+    RunTime {
+        quotas: BTreeMap::from([("alice".to_owned(), 12)]),
+        groups: BTreeMap::from([
+            ("web".to_owned(), None),
+            ("batch".to_owned(), Some("web".to_owned())),
+        ]),
+        limits: BTreeMap::from([("web".to_owned(), Some(7)), ("all".to_owned(), None)]),
+        reserved: BTreeSet::from([(5, 9), (10, 10)]),
+    }
+}
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-zA-Z0-9_-]{1,8}"
+}
+
+prop_compose! {
+    fn state()(
+        quotas in prop::collection::btree_map(name(), 0_u32..1 << 20, 0..4),
+        below in prop::collection::btree_set(name(), 0..4),
+        limits in prop::collection::btree_map(name(), prop::option::of(0_u32..1 << 20), 0..4),
+        lens in prop::collection::vec((1_u32..9, 0_u32..9), 0..4),
+    ) -> RunTime {
+        let mut parent = None;
+        let groups = below.into_iter().map(|name| (name.clone(), parent.replace(name))).collect();
+        let mut at = 0;
+        let reserved = lens.into_iter().map(|(gap, len)| {
+            let min = at + gap;
+            at = min + len;
+            (min, at)
+        }).collect();
+        RunTime { quotas, groups, limits, reserved }
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read(state in state()) {
+        prop_assert_eq!(decode(&encode(&state).unwrap()), Ok(state));
+    }
+
+    #[test]
+    fn every_truncation_is_refused(state in state()) {
+        let bytes = encode(&state).unwrap();
+        for len in 0..bytes.len() {
+            let torn = matches!(decode(&bytes[..len]), Err(Unreadable::Torn { .. }));
+            prop_assert!(torn, "{} bytes of {}", len, bytes.len());
+        }
+    }
+
+    #[test]
+    fn every_change_of_a_byte_is_refused(state in state(), change in 1_u8..) {
+        let mut bytes = encode(&state).unwrap();
+        for at in 0..bytes.len() {
+            bytes[at] ^= change;
+            prop_assert!(decode(&bytes).is_err(), "byte {}", at);
+            bytes[at] ^= change;
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), headed in any::<bool>()) {
+        let mut bytes = bytes;
+        if headed {
+            bytes.splice(0..0, *b"palisade-state 1 ");
+        }
+        prop_assert!(decode(&bytes).is_err());
+    }
+}
+
+#[test]
+fn every_flip_of_a_bit_and_every_other_byte_is_refused() {
+    let mut bytes = encode(&some()).unwrap();
+    for at in 0..bytes.len() {
+        for change in 1..=u8::MAX {
+            bytes[at] ^= change;
+            assert!(decode(&bytes).is_err(), "byte {at} ^ {change:#x}");
+            bytes[at] ^= change;
+        }
+    }
+    bytes.push(b'\n');
+    assert!(matches!(decode(&bytes), Err(Unreadable::Torn { .. })));
+}
+
+#[test]
+fn a_foreign_and_a_newer_file_are_told_from_a_torn_one() {
+    assert_eq!(decode(b"[[tenant]]\n"), Err(Unreadable::Foreign));
+    let newer = String::from_utf8(encode(&some()).unwrap()).unwrap();
+    let newer = newer.replacen("palisade-state 1 ", "palisade-state 2 ", 1);
+    let error = decode(newer.as_bytes()).unwrap_err();
+    assert_eq!(error, Unreadable::Version("2".to_owned()));
+    assert!(
+        error
+            .to_string()
+            .contains("start the palisade that wrote it")
+    );
+}
+
+/// With a checksum that fits, as someone would write it who edits by hand.
+#[test]
+fn a_state_that_no_daemon_would_keep_is_refused() {
+    type Spoil = fn(&mut RunTime);
+    let spoils: [(&str, Spoil); 6] = [
+        ("is no name", |s| {
+            s.quotas.insert("a b".to_owned(), 1);
+        }),
+        ("more than there are", |s| {
+            s.limits.insert("web".to_owned(), Some(1 << 20));
+        }),
+        ("below itself", |s| {
+            s.groups.insert("web".to_owned(), Some("batch".to_owned()));
+        }),
+        ("overlaps", |s| {
+            s.reserved.insert((7, 12));
+        }),
+        ("is no range", |s| {
+            s.reserved.insert((0, 3));
+        }),
+        ("4096 changes", |s| {
+            s.quotas.extend((0..5000).map(|n| (format!("t{n}"), 1)));
+        }),
+    ];
+    for (what, spoil) in spoils {
+        let mut state = some();
+        spoil(&mut state);
+        let error = decode(&encode(&state).unwrap()).unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+    }
+}
+
+#[test]
+fn a_new_folder_has_nothing_and_keeps_what_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, found) = Store::open(folder.path()).unwrap();
+    assert_eq!(found, RunTime::default());
+    store.write(&some(), &found).unwrap();
+    let mode = |name| {
+        let about = fs::metadata(folder.path().join(name)).unwrap();
+        about.permissions().mode() & 0o777
+    };
+    assert_eq!((mode(FILE), mode(LOCK)), (0o600, 0o600));
+    assert!(!folder.path().join(DRAFT).exists());
+    drop(store);
+    assert_eq!(Store::open(folder.path()).unwrap().1, some());
+}
+
+#[test]
+fn a_folder_has_one_daemon_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Store::open(folder.path()).unwrap();
+    let error = Store::open(folder.path()).unwrap_err();
+    assert!(matches!(error, StateError::InUse { .. }), "{error}");
+    drop(first);
+    assert!(Store::open(folder.path()).is_ok());
+}
+
+#[test]
+fn what_a_crash_left_of_a_write_is_cleaned_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, none) = Store::open(folder.path()).unwrap();
+    store.write(&some(), &none).unwrap();
+    drop(store);
+    fs::write(folder.path().join(DRAFT), "palisade-sta").unwrap();
+    let (store, found) = Store::open(folder.path()).unwrap();
+    assert_eq!(found, some());
+    assert!(!folder.path().join(DRAFT).exists());
+    store.write(&none, &found).unwrap();
+}
+
+#[test]
+fn a_write_that_fails_leaves_the_state_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, none) = Store::open(folder.path()).unwrap();
+    store.write(&some(), &none).unwrap();
+    fs::create_dir(folder.path().join(DRAFT)).unwrap();
+    let error = store.write(&none, &some()).unwrap_err();
+    assert!(error.to_string().contains(FILE), "{error}");
+    assert!(error.errno().is_some());
+    fs::remove_dir(folder.path().join(DRAFT)).unwrap();
+    drop(store);
+    assert_eq!(Store::open(folder.path()).unwrap().1, some());
+}
+
+#[test]
+fn what_is_no_file_of_this_daemon_is_refused_by_name_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join(FILE);
+    let refused = |word: &str| {
+        let error = Store::open(folder.path()).unwrap_err();
+        let mut text = error.to_string();
+        if let Some(source) = std::error::Error::source(&error) {
+            text = format!("{text}: {source}");
+        }
+        assert!(text.contains(&file.display().to_string()), "{text}");
+        assert!(text.contains(word), "{text}");
+    };
+    let whole = encode(&some()).unwrap();
+    for (bytes, word) in [
+        (&whole[..whole.len() - 1], "torn"),
+        (b"", "torn"),
+        (b"mine\n", "no state of palisade"),
+        (b"palisade-state 9 1 00000000\n\n", "version 9"),
+    ] {
+        fs::write(&file, bytes).unwrap();
+        refused(word);
+        assert_eq!(fs::read(&file).unwrap(), bytes);
+    }
+    fs::remove_file(&file).unwrap();
+    let elsewhere = folder.path().join("elsewhere");
+    fs::write(&elsewhere, &whole).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
+    refused("cannot be read");
+    fs::remove_file(&file).unwrap();
+    let pipe = FileType::Fifo;
+    let mode = Mode::RUSR | Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &file, pipe, mode, 0).unwrap();
+    refused("regular file");
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    refused("regular file");
+}
+
+use rustix::fs::{FileType, Mode};
+
+#[test]
+fn a_folder_that_cannot_be_used_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("none");
+    let error = Store::open(&missing).unwrap_err().to_string();
+    assert!(
+        error.contains("none") && error.contains("make it"),
+        "{error}"
+    );
+    let file = folder.path().join("file");
+    fs::write(&file, "mine").unwrap();
+    assert!(matches!(Store::open(&file), Err(StateError::Folder { .. })));
+    // Not even root makes files there.
+    assert!(matches!(
+        Store::open(Path::new("/proc/self/fdinfo")),
+        Err(StateError::Folder { .. })
+    ));
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(matches!(
+        Store::open(folder.path()),
+        Err(StateError::Open { .. })
+    ));
+}
