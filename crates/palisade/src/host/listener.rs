@@ -14,10 +14,16 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
+    fs::{Mode, fchmod},
     io::Errno,
+    net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with},
 };
 
 use super::stop::Stop;
+
+const OWNER_ONLY: Mode = Mode::RUSR.union(Mode::WUSR);
+/// Clients that wait while one is served.
+const BACKLOG: i32 = 128;
 
 /// A socket with a thread that serves its clients one after the other.
 pub(crate) struct Listener {
@@ -37,12 +43,7 @@ impl Listener {
         mut serve: impl FnMut(UnixStream) + Send + 'static,
     ) -> io::Result<Self> {
         remove_stale(path)?;
-        let socket = UnixListener::bind(path).map_err(|e| match e.kind() {
-            ErrorKind::NotFound => io::Error::new(e.kind(), "its folder does not exist; make it"),
-            _ => e,
-        })?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        socket.set_nonblocking(true)?;
+        let socket = bind(path)?;
         let stop = Arc::clone(stop);
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
@@ -66,6 +67,28 @@ impl Listener {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Makes a socket that only its owner may open, at no moment anybody else.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // Linux makes the file with the mode that the socket has when it is bound, less the umask.
+    fchmod(&socket, OWNER_ONLY)?;
+    net::bind(&socket, &SocketAddrUnix::new(path)?).map_err(|e| match e {
+        Errno::NOENT => io::Error::new(ErrorKind::NotFound, "its folder does not exist; make it"),
+        e => e.into(),
+    })?;
+    let made = fs::symlink_metadata(path)?.permissions().mode();
+    if made & 0o077 != 0 {
+        let _ = fs::remove_file(path);
+        return Err(io::Error::new(
+            ErrorKind::PermissionDenied,
+            "others than its owner could open it there: use another file system",
+        ));
+    }
+    net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// A socket file that nobody serves is what a killed host leaves behind.
