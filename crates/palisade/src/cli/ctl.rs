@@ -1,4 +1,5 @@
 use std::{
+    fmt::Display,
     io::{Write, stderr, stdout},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -7,7 +8,8 @@ use std::{
 };
 
 use clap::Subcommand;
-use palisade_host::control;
+use palisade_host::control::{self, Change, NewLimit, NewQuota, Refusal};
+use serde::Serialize;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -19,18 +21,17 @@ pub(super) struct Arguments {
         default_value = "control.sock"
     )]
     socket: PathBuf,
+    /// Print one JSON document, or with `events --follow` one for each event; a refusal too
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     question: Question,
 }
 
 #[derive(Debug, Subcommand)]
 enum Question {
-    /// Who holds which PASID
-    Ledger {
-        /// Print one JSON document
-        #[arg(long)]
-        json: bool,
-    },
+    /// Who holds which PASID, and since when
+    Ledger,
     /// What happened to PASIDs: allocated, bound, refused, freed
     Events {
         /// From this event on
@@ -39,42 +40,154 @@ enum Question {
         /// Go on with what happens from now on, until interrupted
         #[arg(long)]
         follow: bool,
-        /// Print one JSON document, or with --follow one for each event
-        #[arg(long)]
-        json: bool,
     },
+    /// The tree of limits above the tenants: max, current, and how often each refused
+    Groups,
+    /// Which PASIDs are kept for the host's own users
+    Reserved,
+    /// Set how many PASIDs a tenant may have out, connected or not
+    Quota {
+        /// The tenant in the configuration
+        tenant: String,
+        /// How many, or "configured" for what the configuration says
+        #[arg(value_parser = new_quota)]
+        quota: NewQuota,
+    },
+    /// Make, limit or remove a group
+    #[command(subcommand)]
+    Group(Group),
+    /// Keep PASIDs for the host's own users, all of the range or none
+    Reserve {
+        /// The range
+        #[arg(value_name = "MIN[-MAX]", value_parser = range)]
+        range: (u32, u32),
+    },
+    /// Give back a range that was reserved at run time, named as it was then
+    Unreserve {
+        /// The range
+        #[arg(value_name = "MIN[-MAX]", value_parser = range)]
+        range: (u32, u32),
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Group {
+    /// Make a group that the configuration has not
+    Create {
+        /// Its name
+        name: String,
+        /// How many PASIDs may be out below it
+        #[arg(long, value_name = "NUMBER")]
+        max: Option<u32>,
+        /// The group that it is below
+        #[arg(long, value_name = "NAME")]
+        parent: Option<String>,
+    },
+    /// Set how many PASIDs may be out below a group
+    Limit {
+        /// The group
+        name: String,
+        /// How many, "unlimited", or "configured" for what the configuration says
+        #[arg(value_parser = new_limit)]
+        max: NewLimit,
+    },
+    /// Remove a group that was made at run time and has nothing below it
+    Remove {
+        /// The group
+        name: String,
+    },
+}
+
+fn new_quota(text: &str) -> Result<NewQuota, String> {
+    match text {
+        "configured" => Ok(NewQuota::Configured),
+        number => {
+            Ok(NewQuota::Number(number.parse().map_err(|_| {
+                "a number or \"configured\" is allowed".to_owned()
+            })?))
+        }
+    }
+}
+
+fn new_limit(text: &str) -> Result<NewLimit, String> {
+    match text {
+        "configured" => Ok(NewLimit::Configured),
+        "unlimited" => Ok(NewLimit::Unlimited),
+        number => Ok(NewLimit::Max(number.parse().map_err(|_| {
+            "a number, \"unlimited\" or \"configured\" is allowed".to_owned()
+        })?)),
+    }
+}
+
+fn range(text: &str) -> Result<(u32, u32), String> {
+    let (min, max) = text.split_once('-').unwrap_or((text, text));
+    let number = |n: &str| n.parse::<u32>().ok();
+    let range = number(min).zip(number(max));
+    range.ok_or_else(|| "one number, or two as in 5-9, are allowed".to_owned())
 }
 
 /// How often a host is asked for what is new.
 const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let socket = &arguments.socket;
-    match arguments.question {
-        Question::Ledger { json } => ledger(socket, json)?,
+    match answer(arguments) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(e) => match e.downcast_ref::<Refusal>().filter(|_| arguments.json) {
+            Some(refusal) => {
+                writeln!(stderr(), "{}", serde_json::to_string_pretty(refusal)?)?;
+                Ok(ExitCode::FAILURE)
+            }
+            None => Err(e),
+        },
+    }
+}
+
+fn answer(arguments: &Arguments) -> anyhow::Result<()> {
+    let (socket, json) = (arguments.socket.as_path(), arguments.json);
+    let change = match &arguments.question {
+        Question::Ledger => return print(&control::ask_ledger(socket)?, json),
+        Question::Groups => return print(&control::ask_groups(socket)?, json),
+        Question::Reserved => return print(&control::ask_reserved(socket)?, json),
         Question::Events {
             since,
             follow: false,
-            json: true,
-        } => {
-            let page = control::ask_events(socket, since)?;
+        } if json => {
+            let page = control::ask_events(socket, *since)?;
             writeln!(stdout(), "{}", serde_json::to_string_pretty(&page)?)?;
+            return Ok(());
         }
-        Question::Events {
-            since,
-            follow,
-            json,
-        } => events(socket, since, follow, json)?,
+        Question::Events { since, follow } => return events(socket, *since, *follow, json),
+        Question::Quota { tenant, quota } => Change::Quota {
+            tenant: tenant.clone(),
+            quota: *quota,
+        },
+        Question::Group(Group::Create { name, max, parent }) => Change::CreateGroup {
+            name: name.clone(),
+            max: max.map_or(NewLimit::Unlimited, NewLimit::Max),
+            parent: parent.clone(),
+        },
+        Question::Group(Group::Limit { name, max }) => Change::LimitGroup {
+            name: name.clone(),
+            max: *max,
+        },
+        Question::Group(Group::Remove { name }) => Change::RemoveGroup { name: name.clone() },
+        &Question::Reserve { range: (min, max) } => Change::Reserve { min, max },
+        &Question::Unreserve { range: (min, max) } => Change::Unreserve { min, max },
+    };
+    let changed = control::request(socket, change)?;
+    if json {
+        return print(&changed, json);
     }
-    Ok(ExitCode::SUCCESS)
+    writeln!(stdout(), "{changed}")?;
+    Ok(())
 }
 
-fn ledger(socket: &Path, json: bool) -> anyhow::Result<()> {
-    let ledger = control::ask_ledger(socket)?;
+/// An answer as a document, or as lines for people.
+fn print(answer: &(impl Serialize + Display), json: bool) -> anyhow::Result<()> {
     if json {
-        writeln!(stdout(), "{}", serde_json::to_string_pretty(&ledger)?)?;
+        writeln!(stdout(), "{}", serde_json::to_string_pretty(answer)?)?;
     } else {
-        write!(stdout(), "{ledger}")?;
+        write!(stdout(), "{answer}")?;
     }
     Ok(())
 }

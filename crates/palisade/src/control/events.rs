@@ -1,24 +1,9 @@
 //! The authority's events as the operator reads them.
 
-use std::{
-    fmt,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::fmt;
 
-use palisade_ioasid::{Clock, Event, EventKind, Timestamp};
+use palisade_ioasid::{Event, EventKind};
 use serde::{Deserialize, Serialize};
-
-/// Nanoseconds since 1970, for the times of events.
-pub(crate) struct WallClock;
-
-impl Clock for WallClock {
-    fn now(&self) -> Timestamp {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        Timestamp::from_nanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
-    }
-}
 
 /// Events from the one that was asked for on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,7 +125,7 @@ impl fmt::Display for EventLine {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::WallClock, *};
     use palisade_ioasid::{Audit, Authority, PasidRange, Quota, Sequence};
     use palisade_units::TenantId;
     use std::sync::Arc;

@@ -3,10 +3,13 @@
 mod bell;
 mod engines;
 mod gate;
+mod groups;
+mod limits;
 mod listener;
 mod memory;
 mod messages;
 mod peer;
+mod restore;
 mod source;
 mod stop;
 mod tenant;
@@ -19,11 +22,14 @@ use palisade_units::TenantId;
 
 use crate::{
     config::HostConfig,
-    control::{self, Books, EventLine, EventPage, WallClock},
+    control::{self, Books, Change, Changed, EventLine, EventPage, Refusal, WallClock},
 };
 
 use engines::Engines;
+use limits::{Limits, Member};
 use listener::Listener;
+pub use restore::RestoreError;
+use restore::Restored;
 use source::{Sources, WireError};
 use stop::Stop;
 use tenant::Tenant;
@@ -45,6 +51,9 @@ pub enum HostError {
     /// A thread.
     #[error("a thread could not be started")]
     Thread(#[from] io::Error),
+    /// The limits, or the state that has some of them.
+    #[error(transparent)]
+    Limits(#[from] RestoreError),
     /// A quota.
     #[error("tenant {tenant:?}")]
     Quota {
@@ -87,6 +96,7 @@ pub struct Host {
 struct Shared {
     authority: Authority,
     tenants: Vec<Arc<Tenant>>,
+    limits: Limits,
 }
 
 impl Books for Shared {
@@ -94,7 +104,11 @@ impl Books for Shared {
         let entries = self.authority.ledger();
         control::Ledger {
             outstanding: u32::try_from(entries.len()).unwrap_or(u32::MAX),
-            tenants: self.tenants.iter().map(|t| t.ledger(&entries)).collect(),
+            tenants: self
+                .tenants
+                .iter()
+                .map(|tenant| tenant.ledger(&entries))
+                .collect(),
         }
     }
 
@@ -117,6 +131,18 @@ impl Books for Shared {
             next: found.next.get(),
         }
     }
+
+    fn groups(&self) -> control::Groups {
+        self.limits.groups()
+    }
+
+    fn reserved(&self) -> control::Reserved {
+        self.limits.reserved()
+    }
+
+    fn change(&self, change: Change) -> Result<Changed, Refusal> {
+        self.limits.change(change)
+    }
 }
 
 impl Host {
@@ -125,13 +151,12 @@ impl Host {
     /// # Errors
     /// [`HostError`]; nothing is left behind then.
     pub fn start(config: &HostConfig) -> Result<Self, HostError> {
-        let authority = Authority::with_audit(
-            &[],
-            Audit {
-                clock: Arc::new(WallClock),
-                kept_events: KEPT_EVENTS,
-            },
-        );
+        let audit = Audit {
+            clock: Arc::new(WallClock),
+            kept_events: KEPT_EVENTS,
+        };
+        let restored = Restored::new(config, audit)?;
+        let authority = restored.authority.clone();
         let iommu = Iommu::audited_by(&authority);
         let mut engines = Vec::new();
         let mut parents = BTreeMap::new();
@@ -144,13 +169,24 @@ impl Host {
         let bells: Vec<_> = engines.iter().map(Engines::bell).collect();
         let mut tenants = Vec::new();
         let mut functions = Vec::new();
+        let mut members = Vec::new();
         for (number, tenant) in (1..).zip(&config.tenants) {
             let set = authority
-                .create_set(TenantId::new(number), Quota::Exactly(tenant.quota))
+                .create_set_in(
+                    restored.changing.groups.id_of(tenant.group.as_deref()),
+                    TenantId::new(number),
+                    Quota::Exactly(restored.quota(tenant)),
+                )
                 .map_err(|source| HostError::Quota {
                     tenant: tenant.name.clone(),
                     source,
                 })?;
+            members.push(Member {
+                name: tenant.name.clone(),
+                set: set.clone(),
+                quota: tenant.quota,
+                group: tenant.group.clone(),
+            });
             let bells = bells.clone();
             let removed = Arc::new(move || bells.iter().for_each(|bell| bell.memory_removed()));
             let running = Tenant::new(tenant, set, removed);
@@ -166,7 +202,12 @@ impl Host {
             }
             tenants.push(running);
         }
-        let shared = Arc::new(Shared { authority, tenants });
+        let (changing, reserved) = (restored.changing, &config.reserved);
+        let shared = Arc::new(Shared {
+            limits: Limits::new(authority.clone(), members, reserved, changing),
+            authority,
+            tenants,
+        });
         let stop = Arc::new(Stop::new().map_err(HostError::Event)?);
         let mut host = Self {
             shared,

@@ -2,7 +2,7 @@
 
 use std::{os::unix::net::UnixStream, sync::Arc};
 
-use palisade_ioasid::PasidSet;
+use palisade_ioasid::{LedgerEntry, PasidSet};
 use palisade_memory::GuestMemory;
 use palisade_pci::Function;
 use palisade_units::{Bdf, TenantId};
@@ -18,12 +18,14 @@ use super::{
 };
 use crate::{
     config::{TenantConfig, VirtualCommands},
-    control::{LedgerLine, LedgerTenant},
+    control::{LedgerBinding, LedgerLine, LedgerTenant},
 };
 
 /// A tenant as the host sees it.
 pub(crate) struct Tenant {
     name: String,
+    group: Option<String>,
+    quota_configured: u32,
     set: PasidSet,
     container: Container,
     gate: Arc<Gate>,
@@ -62,6 +64,8 @@ impl Tenant {
         );
         Arc::new(Self {
             name: config.name.clone(),
+            group: config.group.clone(),
+            quota_configured: config.quota,
             set,
             container,
             gate,
@@ -86,18 +90,22 @@ impl Tenant {
     }
 
     /// The tenant's part of the ledger.
-    pub(crate) fn ledger(&self, entries: &[palisade_ioasid::LedgerEntry]) -> LedgerTenant {
+    pub(crate) fn ledger(&self, entries: &[LedgerEntry]) -> LedgerTenant {
         let own = entries.iter().filter(|e| e.tenant == self.set.tenant());
         LedgerTenant {
             name: self.name.clone(),
             pid: self.gate.holder().map(|pid| pid.as_raw_nonzero().get()),
+            group: self.group.clone(),
             quota: self.set.quota(),
+            quota_configured: self.quota_configured,
             pasids: own
                 .map(|e| LedgerLine {
                     pasid: e.pasid.get(),
                     guest: e.guest.map(palisade_units::GuestPasid::get),
                     references: e.references,
+                    bound: e.bindings.iter().map(LedgerBinding::from).collect(),
                     state: e.state.to_string(),
+                    since_ns: e.since.as_nanos(),
                 })
                 .collect(),
         }

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -14,12 +14,13 @@ use palisade_host::control::{self, Ledger};
 use palisade_units::Bdf;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// Nothing here takes that long; it only keeps a failure from hanging.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Two tenants with two slices each of one parent; bob has a second parent to himself.
-const CONFIG: &str = r#"
+pub(crate) const CONFIG: &str = r#"
 control = "control.sock"
 [[parent]]
 name = "dsa0"
@@ -79,26 +80,91 @@ pub(crate) fn ended(child: &mut Child) -> ExitStatus {
     status.unwrap()
 }
 
+fn serve(folder: &Path, config: &str) -> Command {
+    let file = folder.join("host.toml");
+    fs::write(&file, config).unwrap();
+    let mut command = palisade();
+    command.arg("serve").arg("--config").arg(&file);
+    command
+}
+
 pub(crate) struct Daemon {
-    folder: tempfile::TempDir,
+    /// There until the daemon is killed.
+    folder: Option<TempDir>,
     process: Child,
 }
 
 impl Daemon {
     pub(crate) fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("host.toml");
-        fs::write(&file, CONFIG).unwrap();
-        let process = palisade()
-            .arg("serve")
-            .arg("--config")
-            .arg(&file)
-            .spawn()
-            .unwrap();
-        let daemon = Self { folder, process };
-        // The control socket is opened last.
-        wait_until("the daemon serves", || daemon.socket("control").exists());
+        Self::start_in(tempfile::tempdir().unwrap(), CONFIG)
+    }
+
+    /// A daemon in a folder that another one may have used.
+    pub(crate) fn start_in(folder: TempDir, config: &str) -> Self {
+        let process = serve(folder.path(), config).spawn().unwrap();
+        let daemon = Self {
+            folder: Some(folder),
+            process,
+        };
+        // The control socket is opened last; a killed daemon leaves one behind that nobody serves.
+        wait_until("the daemon serves", || {
+            control::ask_reserved(&daemon.socket("control")).is_ok()
+        });
         daemon
+    }
+
+    /// What a daemon says that does not start.
+    pub(crate) fn refused_in(folder: &Path, config: &str) -> String {
+        let said = serve(folder, config).output().unwrap();
+        assert!(!said.status.success());
+        String::from_utf8(said.stderr).unwrap()
+    }
+
+    /// SIGKILL. What it leaves in its folder is there for the next one.
+    pub(crate) fn kill(mut self) -> TempDir {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.folder.take().unwrap()
+    }
+
+    /// `palisade ctl` at this daemon.
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> Output {
+        let mut command = palisade();
+        command.arg("ctl").args(arguments);
+        command.arg("--socket").arg(self.socket("control"));
+        command.output().unwrap()
+    }
+
+    /// What `palisade ctl` says where it succeeds.
+    #[track_caller]
+    pub(crate) fn done(&self, arguments: &[&str]) -> String {
+        let said = self.ctl(arguments);
+        let complaint = String::from_utf8(said.stderr).unwrap();
+        assert!(said.status.success(), "{arguments:?}: {complaint}");
+        String::from_utf8(said.stdout).unwrap()
+    }
+
+    /// What `palisade ctl` complains of where it fails.
+    #[track_caller]
+    pub(crate) fn refused(&self, arguments: &[&str]) -> String {
+        let said = self.ctl(arguments);
+        assert!(!said.status.success(), "{arguments:?}");
+        assert!(said.stdout.is_empty(), "{arguments:?}");
+        String::from_utf8(said.stderr).unwrap()
+    }
+
+    /// One document of `palisade ctl`.
+    #[track_caller]
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.done(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// A tenant's quota, as the ledger has it.
+    pub(crate) fn quota(&self, tenant: &str) -> u32 {
+        let ledger = self.ledger();
+        let found = ledger.tenants.iter().find(|t| t.name == tenant);
+        found.unwrap().quota
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -106,11 +172,11 @@ impl Daemon {
     }
 
     pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
+        self.folder.as_ref().unwrap().path()
     }
 
     pub(crate) fn socket(&self, name: &str) -> PathBuf {
-        self.folder.path().join(format!("{name}.sock"))
+        self.folder().join(format!("{name}.sock"))
     }
 
     pub(crate) fn ledger(&self) -> Ledger {

@@ -1,9 +1,4 @@
-//! `palisade serve` with real processes at its sockets.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-#[path = "serve/faults.rs"]
-mod faults;
-mod host;
+//! Tenants in real processes at a daemon's sockets.
 
 use std::{
     fs,
@@ -11,7 +6,6 @@ use std::{
     os::unix::net::UnixStream,
 };
 
-use host::{Daemon, FIRST, PATIENCE, TenantProcess, palisade};
 use palisade_driver::{Copy, FunctionAddress, MissingPage, Tenant};
 use palisade_host::control;
 use palisade_units::Iova;
@@ -19,6 +13,8 @@ use palisade_vfio_user::{
     Client, Region,
     wire::{REGION_READS, REGION_WRITES},
 };
+
+use crate::host::{self, Daemon, FIRST, PATIENCE, TenantProcess, palisade};
 
 const MIB: u64 = 1 << 20;
 

@@ -1,0 +1,208 @@
+//! What the operator asks, and what is refused.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A question is longer by no more than this, its end of line included.
+pub(super) const QUESTION_MAX_BYTES: u64 = 1024;
+
+/// One question: one line of JSON, as in `"ledger"` or `{"events":{"since":7}}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Question {
+    /// Who holds which PASID; answered by [`Ledger`](super::Ledger).
+    Ledger,
+    /// What happened from an event on; answered by [`EventPage`](super::EventPage).
+    Events {
+        /// The event's number.
+        since: u64,
+    },
+    /// The groups and what is out below them; answered by [`Groups`](super::Groups).
+    Groups,
+    /// Which PASIDs no tenant gets; answered by [`Reserved`](super::Reserved).
+    Reserved,
+    /// To change a limit; answered by [`Changed`].
+    Change(Change),
+}
+
+/// What can be changed at run time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Change {
+    /// How many PASIDs a tenant may have out, connected or not.
+    Quota {
+        /// The tenant.
+        tenant: String,
+        /// Its quota from now on.
+        quota: NewQuota,
+    },
+    /// A group that the configuration has not.
+    CreateGroup {
+        /// Its name.
+        name: String,
+        /// Its limit.
+        max: NewLimit,
+        /// The group that it is below; the host itself without one.
+        parent: Option<String>,
+    },
+    /// The limit of a group. Below what is out, it only keeps more from being taken.
+    LimitGroup {
+        /// The group.
+        name: String,
+        /// Its limit from now on.
+        max: NewLimit,
+    },
+    /// Removes a group that was made at run time and has nothing below it.
+    RemoveGroup {
+        /// The group.
+        name: String,
+    },
+    /// Keeps PASIDs for the host's own users, all of them or none.
+    Reserve {
+        /// The lowest.
+        min: u32,
+        /// The highest.
+        max: u32,
+    },
+    /// Gives back a range that was reserved at run time, named as it was then.
+    Unreserve {
+        /// The lowest.
+        min: u32,
+        /// The highest.
+        max: u32,
+    },
+}
+
+/// A quota to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NewQuota {
+    /// This many.
+    Number(u32),
+    /// What the configuration says; that something else was set at run time is forgotten.
+    Configured,
+}
+
+/// A limit to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NewLimit {
+    /// This many.
+    Max(u32),
+    /// As many as the groups above allow.
+    Unlimited,
+    /// What the configuration says; that something else was set at run time is forgotten.
+    Configured,
+}
+
+/// A change that took effect, and that is on the disk where it is to be kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Changed {
+    /// What was asked for.
+    pub change: Change,
+    /// For how long it holds.
+    pub kept: Kept,
+}
+
+/// For how long a change holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kept {
+    /// Also for the daemons to come.
+    OverRestarts,
+    /// The configuration names no `state`.
+    UntilTheDaemonEnds,
+}
+
+impl fmt::Display for NewLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Max(max) => write!(f, "at most {max} PASIDs"),
+            Self::Unlimited => f.write_str("no limit of its own"),
+            Self::Configured => f.write_str("the limit of the configuration"),
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Quota { tenant, quota } => match quota {
+                NewQuota::Number(number) => write!(f, "{tenant}: quota {number}"),
+                NewQuota::Configured => write!(f, "{tenant}: the quota of the configuration"),
+            },
+            Self::CreateGroup { name, max, parent } => {
+                write!(f, "group {name} made")?;
+                if let Some(parent) = parent {
+                    write!(f, " below {parent}")?;
+                }
+                write!(f, ": {max}")
+            }
+            Self::LimitGroup { name, max } => write!(f, "group {name}: {max}"),
+            Self::RemoveGroup { name } => write!(f, "group {name} removed"),
+            Self::Reserve { min, max } => write!(f, "{min}-{max} reserved"),
+            Self::Unreserve { min, max } => write!(f, "{min}-{max} given back"),
+        }
+    }
+}
+
+impl fmt::Display for Changed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kept = match self.kept {
+            Kept::OverRestarts => "kept over restarts",
+            Kept::UntilTheDaemonEnds => {
+                "until the daemon ends, since its configuration names no `state`"
+            }
+        };
+        write!(f, "{} ({kept})", self.change)
+    }
+}
+
+/// Why a question is not answered; nothing has changed then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("the host refuses ({errno}): {error}")]
+#[serde(deny_unknown_fields)]
+pub struct Refusal {
+    /// What is wrong and what to do.
+    pub error: String,
+    /// The error's name, as in `ENOSPC`.
+    pub errno: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(errno: rustix::io::Errno, error: impl Into<String>) -> Self {
+        Self {
+            error: error.into(),
+            errno: errno_name(errno.raw_os_error()),
+        }
+    }
+}
+
+/// The name of an error number of Linux, of those that a host may refuse with.
+fn errno_name(number: i32) -> String {
+    use rustix::io::Errno as E;
+    let names = [
+        (E::PERM, "EPERM"),
+        (E::NOENT, "ENOENT"),
+        (E::IO, "EIO"),
+        (E::AGAIN, "EAGAIN"),
+        (E::ACCESS, "EACCES"),
+        (E::BUSY, "EBUSY"),
+        (E::EXIST, "EEXIST"),
+        (E::NOTDIR, "ENOTDIR"),
+        (E::ISDIR, "EISDIR"),
+        (E::INVAL, "EINVAL"),
+        (E::NFILE, "ENFILE"),
+        (E::MFILE, "EMFILE"),
+        (E::FBIG, "EFBIG"),
+        (E::NOSPC, "ENOSPC"),
+        (E::ROFS, "EROFS"),
+        (E::LOOP, "ELOOP"),
+        (E::STALE, "ESTALE"),
+        (E::DQUOT, "EDQUOT"),
+    ];
+    let found = names.iter().find(|(e, _)| e.raw_os_error() == number);
+    found.map_or_else(|| format!("errno {number}"), |(_, name)| (*name).to_owned())
+}

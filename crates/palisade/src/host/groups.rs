@@ -1,0 +1,102 @@
+//! The groups of a host by their names; the authority knows numbers only.
+
+use std::collections::BTreeMap;
+
+use palisade_ioasid::{Authority, GroupId, IoasidError, Limit};
+
+use rustix::io::Errno;
+
+use crate::{config::GroupConfig, control::Refusal};
+
+/// Where a group comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The configuration, with this limit.
+    Configuration(Limit),
+    /// The operator, at run time.
+    RunTime,
+}
+
+/// One group.
+#[derive(Clone, Debug)]
+pub(crate) struct Group {
+    pub(crate) id: GroupId,
+    pub(crate) parent: Option<String>,
+    pub(crate) origin: Origin,
+}
+
+/// The groups, in the order of their names.
+#[derive(Debug, Default)]
+pub(crate) struct Groups(BTreeMap<String, Group>);
+
+impl Groups {
+    /// Makes the groups of a configuration, parents first, as it lists them.
+    ///
+    /// # Errors
+    /// The group that could not be made, and why.
+    pub(crate) fn configured(
+        authority: &Authority,
+        groups: &[GroupConfig],
+    ) -> Result<Self, (String, IoasidError)> {
+        let mut made = Self::default();
+        for group in groups {
+            let above = made.id_of(group.parent.as_deref());
+            let id = authority
+                .create_group(above, group.max)
+                .map_err(|e| (group.name.clone(), e))?;
+            let group_made = Group {
+                id,
+                parent: group.parent.clone(),
+                origin: Origin::Configuration(group.max),
+            };
+            made.0.insert(group.name.clone(), group_made);
+        }
+        Ok(made)
+    }
+
+    /// The number of a group, or of the host itself.
+    pub(crate) fn id_of(&self, name: Option<&str>) -> GroupId {
+        let group = name.and_then(|name| self.0.get(name));
+        group.map_or(GroupId::ROOT, |group| group.id)
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Group> {
+        self.0.get(name)
+    }
+
+    pub(crate) fn insert(&mut self, name: &str, group: Group) {
+        self.0.insert(name.to_owned(), group);
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
+    /// The refusal of a name that no group has.
+    pub(crate) fn no_such(&self, name: &str) -> Refusal {
+        let names: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        let there = match names.as_slice() {
+            [] => "there is none".to_owned(),
+            some => format!("there is {}", some.join(", ")),
+        };
+        Refusal::new(Errno::NOENT, format!("there is no group {name:?}; {there}"))
+    }
+
+    /// Every group, in tree order: each behind its parent, siblings by name.
+    pub(crate) fn in_tree_order(&self) -> Vec<(&str, &Group)> {
+        let mut order = Vec::with_capacity(self.0.len());
+        let mut below: BTreeMap<Option<&str>, Vec<&str>> = BTreeMap::new();
+        // Reversed, since the last one pushed is the first one visited.
+        for (name, group) in self.0.iter().rev() {
+            below.entry(group.parent.as_deref()).or_default().push(name);
+        }
+        let mut open = below.remove(&None).unwrap_or_default();
+        while let Some(name) = open.pop() {
+            if let Some(group) = self.0.get(name) {
+                order.push((name, group));
+            }
+            open.extend(below.remove(&Some(name)).unwrap_or_default());
+        }
+        order
+    }
+}

@@ -1,0 +1,9 @@
+//! `palisade serve` as its tenants and its operator meet it.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod faults;
+mod host;
+mod limits;
+mod owner;
+mod serve;
+mod state;

@@ -1,0 +1,56 @@
+//! Who may open the operator's socket.
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+};
+
+use crate::host::{Daemon, palisade};
+
+const NOBODY: u32 = 65534;
+
+#[test]
+fn only_the_owner_may_open_a_socket() {
+    let daemon = Daemon::start();
+    for name in ["control", "alice-unit", "alice-0"] {
+        let about = fs::metadata(daemon.socket(name)).unwrap();
+        assert_eq!(about.permissions().mode() & 0o777, 0o600, "{name}");
+    }
+}
+
+/// Someone opens the socket who could not if it were still as the daemon made it. Only root can become another
+/// user to try that.
+#[test]
+fn another_user_is_refused_even_where_the_socket_lets_him_in() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let daemon = Daemon::start();
+    let mode = |path: &std::path::Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    // A copy, since the folders above the program may be closed to him.
+    let program = daemon.folder().join("palisade");
+    fs::copy(palisade().get_program(), &program).unwrap();
+    mode(daemon.folder(), 0o755);
+    let ask = || {
+        let mut command = std::process::Command::new(&program);
+        command.args(["ctl", "ledger", "--socket"]);
+        command
+            .arg(daemon.socket("control"))
+            .uid(NOBODY)
+            .gid(NOBODY);
+        let said = command.output().unwrap();
+        assert!(!said.status.success());
+        String::from_utf8(said.stderr).unwrap()
+    };
+    let said = ask();
+    assert!(said.contains("Permission denied"), "{said}");
+    mode(&daemon.socket("control"), 0o666);
+    let said = ask();
+    assert!(
+        said.contains("EPERM") && said.contains("only root"),
+        "{said}"
+    );
+    assert_eq!(daemon.ledger().outstanding, 0, "its owner is answered");
+}
