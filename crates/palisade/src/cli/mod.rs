@@ -32,7 +32,7 @@ enum Command {
     Vm(vm::Arguments),
     /// Write the DMAR table for a launcher of your own
     Dmar(dmar::Arguments),
-    /// Ask a running host
+    /// Ask a running host, or change its limits
     Ctl(ctl::Arguments),
     /// A tenant of the demo, started by the demo itself
     #[command(hide = true)]
