@@ -68,6 +68,10 @@ const HOLDS: &[Face] = &[
     (1, |dice| {
         Op::Fault(dice.host(), dice.place(), FaultCode::new(dice.which))
     }),
+    (1, |dice| {
+        let reason = FaultCode::new(dice.which);
+        Op::FaultOf(dice.tenant(), dice.host(), dice.place(), reason)
+    }),
 ];
 
 const GUESTS: &[Face] = &[

@@ -18,11 +18,12 @@ mod step;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use palisade_ioasid::{Binding, GroupId, PasidState, Sequence, Timestamp};
 use palisade_units::{Bdf, GuestPasid, HostPasid, TenantId};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestCaseResult, TestError, TestRunner};
+use proptest::test_runner::{Config, TestCaseError, TestCaseResult, TestError, TestRunner};
 
 use crate::dice::{Mix, sequences};
 use crate::model::{Model, count};
@@ -138,20 +139,31 @@ fn expect(seen: &Seen, refusals: &str) {
 }
 
 fn run(ops: &[Op], kept_events: usize, seen: &mut Seen) -> TestCaseResult {
-    let (mut real, mut model) = (Real::new(kept_events), Model::new());
+    let mut real = Real::new(kept_events);
+    let compared = catch_unwind(AssertUnwindSafe(|| {
+        side_by_side(&mut real, ops, kept_events, seen)
+    }));
+    real.let_go();
+    compared.unwrap_or_else(|_| Err(TestCaseError::fail("the authority panicked")))
+}
+
+fn side_by_side(
+    real: &mut Real,
+    ops: &[Op],
+    kept_events: usize,
+    seen: &mut Seen,
+) -> TestCaseResult {
+    let mut model = Model::new();
     for op in ops {
         let before = model.events.len();
         let got = real.apply(op);
         let expected = model.apply(op, real.newest_group());
         prop_assert_eq!(&got, &expected, "{:?}", op);
-        prop_assert_eq!(
-            real.take_told(),
-            std::mem::take(&mut model.told),
-            "{:?}",
-            op
-        );
-        compare_events(&real, &model, before, kept_events, op)?;
-        compare_state(&real, &mut model, op)?;
+        let told = std::mem::take(&mut model.told);
+        prop_assert_eq!(real.take_told(), told, "{:?}", op);
+        compare_state(real, &mut model, op)?;
+        compare_events(real, &model, before, op)?;
+        compare_log(real, &model, kept_events, op)?;
         let name = match got {
             Ok(_) => "Ok".to_owned(),
             Err(error) => {
@@ -161,27 +173,17 @@ fn run(ops: &[Op], kept_events: usize, seen: &mut Seen) -> TestCaseResult {
         };
         *seen.entry(name).or_default() += 1;
     }
-    compare_end(&mut real, &mut model)
+    compare_end(real, &mut model)
 }
 
-/// The events since one: all of them from a log that has room, some in their order from one that has not.
-fn compare_events(
-    real: &Real,
-    model: &Model,
-    first: usize,
-    kept_events: usize,
-    op: &Op,
-) -> TestCaseResult {
+/// The events since one: as they were, in order, and counted where the log has dropped them.
+fn compare_events(real: &Real, model: &Model, first: usize, op: &Op) -> TestCaseResult {
     let to_u64 = |number: usize| u64::try_from(number).unwrap();
     let found = real.authority.events_since(Sequence::new(to_u64(first)));
     prop_assert_eq!(found.next.get(), to_u64(model.events.len()), "{:?}", op);
     let asked_for = model.events.len() - first;
     let dropped = to_u64(asked_for - found.events.len());
     prop_assert_eq!(found.dropped, dropped, "{:?}", op);
-    prop_assert!(found.events.len() <= kept_events);
-    if model.events.len() <= kept_events {
-        prop_assert_eq!(dropped, 0, "{:?}", op);
-    }
     for pair in found.events.windows(2) {
         prop_assert!(pair[0].sequence < pair[1].sequence, "{:?}", op);
         prop_assert!(pair[0].at < pair[1].at, "{:?}", op);
@@ -190,6 +192,33 @@ fn compare_events(
         let at = usize::try_from(event.sequence.get()).unwrap();
         prop_assert!(at >= first, "{:?}", op);
         prop_assert_eq!((event.tenant, event.kind), model.events[at], "{:?}", op);
+    }
+    Ok(())
+}
+
+/// All that the log keeps: as much as it may, and of each tenant the latest.
+fn compare_log(real: &Real, model: &Model, kept_events: usize, op: &Op) -> TestCaseResult {
+    let all = model.events.len();
+    if all <= kept_events {
+        prop_assert_eq!(real.authority.events_dropped(), 0, "{:?}", op);
+        return Ok(());
+    }
+    compare_events(real, model, 0, op)?;
+    let dropped = u64::try_from(all - kept_events).unwrap();
+    prop_assert_eq!(real.authority.events_dropped(), dropped, "{:?}", op);
+    let kept = real.authority.events_since(Sequence::FIRST).events;
+    prop_assert_eq!(kept.len(), kept_events, "{:?}", op);
+    let mut oldest = BTreeMap::new();
+    for event in &kept {
+        oldest.entry(event.tenant).or_insert(event.sequence.get());
+    }
+    for (tenant, first) in oldest {
+        let first = usize::try_from(first).unwrap();
+        let since = model.events[first..]
+            .iter()
+            .filter(|event| event.0 == tenant);
+        let has = kept.iter().filter(|event| event.tenant == tenant);
+        prop_assert_eq!(has.count(), since.count(), "{:?} {:?}", tenant, op);
     }
     Ok(())
 }

@@ -36,6 +36,7 @@ pub(crate) enum Op {
     HoldOfMark(Pick),
     Unbind(Pick),
     Fault(HostPasid, Bdf, FaultCode),
+    FaultOf(TenantId, HostPasid, Bdf, FaultCode),
     Attach(Pick, GuestPasid, HostPasid),
     Detach(Pick, GuestPasid),
     FindGuest(Pick, GuestPasid),

@@ -1,5 +1,6 @@
 //! The authority itself, with everything that it handed out.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use palisade_ioasid::{
@@ -157,6 +158,9 @@ impl Real {
             Op::Fault(pasid, place, reason) => {
                 self.authority.record_fault(pasid, place, reason);
             }
+            Op::FaultOf(tenant, pasid, place, reason) => {
+                self.authority.record_fault_of(tenant, pasid, place, reason);
+            }
             Op::CreateGroup(parent, max) => {
                 let name = self.authority.create_group(self.group(parent), max)?;
                 self.named.push(name);
@@ -203,6 +207,21 @@ impl Real {
             }
         }
         Ok(Answer::Done)
+    }
+
+    /// Lets go of everything one by one: where a comparison failed any of it may panic, and two panics
+    /// at once would end the process before it could say what failed.
+    pub(crate) fn let_go(mut self) {
+        fn each<T>(list: &mut Vec<T>) {
+            while let Some(one) = list.pop() {
+                let dropped = catch_unwind(AssertUnwindSafe(|| drop(one)));
+                drop(dropped);
+            }
+        }
+        each(&mut self.marks);
+        each(&mut self.holds);
+        each(&mut self.handles);
+        each(&mut self.subscriptions);
     }
 
     fn apply_to_set(&mut self, set: &PasidSet, op: &Op) -> Outcome {

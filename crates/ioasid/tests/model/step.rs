@@ -90,6 +90,14 @@ impl Model {
                 let tenant = self.ids.get(&pasid).map(|id| id.tenant);
                 self.events.push((tenant, fault));
             }
+            Op::FaultOf(tenant, pasid, place, reason) => {
+                let fault = EventKind::Faulted {
+                    pasid,
+                    place,
+                    reason,
+                };
+                self.note(tenant, fault);
+            }
             Op::CreateGroup(parent, max) => {
                 let parent = self.picked(parent);
                 let answer = self.create_group(parent, max, name);
