@@ -5,7 +5,7 @@ use palisade_ioasid::{Data, FaultCode, Limit, PasidRange, Priority, Quota};
 use palisade_units::{Bdf, GuestPasid, HostPasid, PASID_COUNT, TenantId};
 use proptest::prelude::*;
 
-use crate::ops::{CAPACITY, Op, Pick};
+use crate::ops::{CAPACITY, Habit, Op, Pick};
 
 /// At most so many operations on one authority.
 const LONGEST: usize = 2000;
@@ -96,8 +96,10 @@ const CUSTOMS: &[Face] = &[
 ];
 
 const LISTENERS: &[Face] = &[
-    (1, |dice| Op::Listen(dice.priority())),
-    (2, |dice| Op::ListenToSet(dice.pick(), dice.priority())),
+    (1, |dice| Op::Listen(dice.priority(), dice.habit())),
+    (2, |dice| {
+        Op::ListenToSet(dice.pick(), dice.priority(), dice.habit())
+    }),
     (3, |dice| Op::Unlisten(dice.pick())),
 ];
 
@@ -196,6 +198,13 @@ impl Dice {
         match self.one {
             0..=99 => Limit::Unlimited,
             one => Limit::Max(small(one)),
+        }
+    }
+
+    fn habit(&self) -> Habit {
+        match self.two {
+            200.. => Habit::LetsGo,
+            _ => Habit::Stays,
         }
     }
 

@@ -166,6 +166,13 @@ impl Model {
         self.after_put(pasid)
     }
 
+    pub(crate) fn drop_holds_on(&mut self, pasid: HostPasid) {
+        while let Some(at) = self.holds.iter().position(|held| *held == pasid) {
+            self.holds.remove(at);
+            self.after_put(pasid);
+        }
+    }
+
     fn after_put(&mut self, pasid: HostPasid) -> Put {
         if self.references(pasid) > 0 {
             return Put::OthersRemain;

@@ -9,6 +9,7 @@ use palisade_ioasid::{
 use palisade_units::{Bdf, GuestPasid, HostPasid, TenantId};
 
 use crate::book::{Book, Space, Told};
+use crate::ops::Habit;
 
 /// One PASID that is out. How often it is held and bound is to be counted.
 pub(crate) struct Id {
@@ -50,6 +51,7 @@ pub(crate) struct Group {
 pub(crate) struct Ear {
     pub(crate) name: u32,
     pub(crate) priority: Priority,
+    pub(crate) habit: Habit,
     /// The set listened to, or all of them.
     pub(crate) set: Option<u32>,
 }

@@ -14,6 +14,15 @@ pub(crate) fn place_of(pick: Pick, len: usize) -> Option<usize> {
     (len > 0).then(|| len - 1 - pick % len)
 }
 
+/// What a listener does when it is told that a PASID was freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Habit {
+    /// Nothing.
+    Stays,
+    /// Drops every hold on it, as who programs hardware does.
+    LetsGo,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     CreateSet(TenantId, Quota),
@@ -49,8 +58,8 @@ pub(crate) enum Op {
     Unreserve(usize),
     Register(usize),
     Unregister(usize),
-    Listen(Priority),
-    ListenToSet(Pick, Priority),
+    Listen(Priority, Habit),
+    ListenToSet(Pick, Priority, Habit),
     Unlisten(Pick),
     /// Lets go of every PASID.
     Quiet,

@@ -1,22 +1,22 @@
 //! The authority itself, with everything that it handed out.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use palisade_ioasid::{
     Audit, Authority, BindMark, Clock, CustomAllocator, GroupId, Hold, Instance, Listener,
-    Notification, Operations, PasidRange, PasidSet, Subscription, Timestamp,
+    Notification, Operations, PasidRange, PasidSet, Subscription, Timestamp, Transition,
 };
 use palisade_units::HostPasid;
 
 use crate::book::{ALLOCATORS, Book, Space, Told};
-use crate::ops::{CAPACITY, Op, place_of};
+use crate::ops::{CAPACITY, Habit, Op, place_of};
 use crate::step::{Answer, Outcome};
 
 pub(crate) struct Real {
     pub(crate) authority: Authority,
     pub(crate) handles: Vec<PasidSet>,
-    holds: Vec<Hold>,
+    holds: Holds,
     marks: Vec<BindMark>,
     named: Vec<GroupId>,
     listened: u32,
@@ -58,8 +58,13 @@ impl Operations for Chooser {
     }
 }
 
+/// Shared with the listeners that let go.
+type Holds = Arc<Mutex<Vec<Hold>>>;
+
 struct Ear {
     name: u32,
+    habit: Habit,
+    holds: Holds,
     told: Arc<Mutex<Vec<Told>>>,
 }
 
@@ -67,6 +72,14 @@ impl Listener for Ear {
     fn notify(&self, notification: &Notification) {
         let heard = Told::Listener(self.name, *notification);
         self.told.lock().unwrap().push(heard);
+        if notification.kind == Transition::Free && self.habit == Habit::LetsGo {
+            let mut holds = self.holds.lock().unwrap();
+            let all = std::mem::take(&mut *holds).into_iter();
+            let (gone, kept) = all.partition(|hold| hold.pasid() == notification.pasid);
+            *holds = kept;
+            drop(holds);
+            drop::<Vec<Hold>>(gone);
+        }
     }
 }
 
@@ -92,7 +105,7 @@ impl Real {
         Self {
             authority: Authority::with_audit(&[beyond], audit),
             handles: Vec::new(),
-            holds: Vec::new(),
+            holds: Holds::default(),
             marks: Vec::new(),
             named: vec![GroupId::ROOT],
             listened: 0,
@@ -143,7 +156,7 @@ impl Real {
             | Op::Attach(set, ..)
             | Op::Detach(set, _)
             | Op::FindGuest(set, _)
-            | Op::ListenToSet(set, _) => {
+            | Op::ListenToSet(set, ..) => {
                 if let Some(at) = place_of(set, self.handles.len()) {
                     let set = self.handles[at].clone();
                     return self.apply_to_set(&set, op);
@@ -185,8 +198,8 @@ impl Real {
                 book.lock().unwrap().clear();
             }
             Op::Unregister(at) => self.authority.unregister_allocator(&self.allocators[at])?,
-            Op::Listen(priority) => {
-                let ear = self.ear();
+            Op::Listen(priority, habit) => {
+                let ear = self.ear(habit);
                 let subscription = self.authority.listen(priority, ear);
                 self.subscriptions.push(subscription);
             }
@@ -199,7 +212,8 @@ impl Real {
                 while let Some(mark) = self.marks.pop() {
                     drop(mark);
                 }
-                while let Some(hold) = self.holds.pop() {
+                let holds = std::mem::take(&mut *self.holds());
+                for hold in holds.into_iter().rev() {
                     drop(hold);
                 }
                 let freed = self.handles.iter().map(|s| s.free_range(PasidRange::ALL));
@@ -219,7 +233,8 @@ impl Real {
             }
         }
         each(&mut self.marks);
-        each(&mut self.holds);
+        let mut holds = std::mem::take(&mut *self.holds());
+        each(&mut holds);
         each(&mut self.handles);
         each(&mut self.subscriptions);
     }
@@ -251,8 +266,8 @@ impl Real {
             Op::Attach(_, guest, pasid) => set.attach_guest(guest, pasid)?,
             Op::Detach(_, guest) => return set.detach_guest(guest).map(Answer::Pasid),
             Op::FindGuest(_, guest) => return set.find_guest(guest).map(|hold| self.keep(hold)),
-            Op::ListenToSet(_, priority) => {
-                let ear = self.ear();
+            Op::ListenToSet(_, priority, habit) => {
+                let ear = self.ear(habit);
                 self.subscriptions.push(set.listen(priority, ear));
             }
             _ => unreachable!("{op:?} is not of a set"),
@@ -263,20 +278,26 @@ impl Real {
     fn apply_to_hold(&mut self, pick: usize, op: &Op) -> Outcome {
         let list = match op {
             Op::HoldOfMark(_) | Op::Unbind(_) => self.marks.len(),
-            _ => self.holds.len(),
+            _ => self.holds().len(),
         };
         let Some(at) = place_of(pick, list) else {
             return Ok(Answer::Done);
         };
         match *op {
             Op::CloneHold(_) => {
-                let hold = self.holds[at].clone();
+                let hold = self.holds()[at].clone();
                 return Ok(self.keep(hold));
             }
-            Op::DropHold(_) => drop(self.holds.swap_remove(at)),
-            Op::Put(_) => return Ok(Answer::Put(self.holds.swap_remove(at).put())),
+            Op::DropHold(_) => {
+                let hold = self.holds().swap_remove(at);
+                drop(hold);
+            }
+            Op::Put(_) => {
+                let hold = self.holds().swap_remove(at);
+                return Ok(Answer::Put(hold.put()));
+            }
             Op::Bind(_, place) => {
-                let mark = self.holds[at].bind(place)?;
+                let mark = self.holds()[at].bind(place)?;
                 assert_eq!(mark.place(), place);
                 self.marks.push(mark);
             }
@@ -292,8 +313,13 @@ impl Real {
 
     fn keep(&mut self, hold: Hold) -> Answer {
         let answer = Answer::Held(hold.pasid(), hold.tenant());
-        self.holds.push(hold);
+        self.holds().push(hold);
         answer
+    }
+
+    fn holds(&self) -> MutexGuard<'_, Vec<Hold>> {
+        let holds = self.holds.lock();
+        holds.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn group(&self, pick: usize) -> GroupId {
@@ -305,10 +331,12 @@ impl Real {
         self.named.last().copied()
     }
 
-    fn ear(&mut self) -> Arc<dyn Listener> {
+    fn ear(&mut self, habit: Habit) -> Arc<dyn Listener> {
         self.listened += 1;
         Arc::new(Ear {
             name: self.listened,
+            habit,
+            holds: Arc::clone(&self.holds),
             told: Arc::clone(&self.told),
         })
     }

@@ -1,14 +1,14 @@
 //! One operation on the model, and what either side answers.
 
 use palisade_ioasid::{
-    Data, EventKind, GroupId, GroupUsage, IoasidError, PasidRange, PasidState, Priority, Put,
-    Request,
+    Data, EventKind, GroupId, GroupUsage, IoasidError, Notification, PasidRange, PasidState,
+    Priority, Put, Request, Transition,
 };
 use palisade_units::{GuestPasid, HostPasid, TenantId};
 
-use crate::book::ALLOCATORS;
+use crate::book::{ALLOCATORS, Told};
 use crate::model::{Ear, Handle, Model, count};
-use crate::ops::{Op, place_of};
+use crate::ops::{Habit, Op, place_of};
 
 pub(crate) type Outcome = Result<Answer, IoasidError>;
 
@@ -34,6 +34,27 @@ pub(crate) enum Answer {
 impl Model {
     /// `name` is what the authority calls the group that was created last.
     pub(crate) fn apply(&mut self, op: &Op, name: Option<GroupId>) -> Outcome {
+        let answer = self.apply_alone(op, name);
+        self.let_listeners_act();
+        answer
+    }
+
+    /// Listeners act when they are told, which is after all that the operation itself does. What that
+    /// makes happen is told last.
+    fn let_listeners_act(&mut self) {
+        let mut read = 0;
+        while let Some(&told) = self.told.get(read) {
+            read += 1;
+            if let Told::Listener(name, Notification { kind, pasid, .. }) = told {
+                let lets_go = |ear: &Ear| ear.name == name && ear.habit == Habit::LetsGo;
+                if kind == Transition::Free && self.ears.iter().any(lets_go) {
+                    self.drop_holds_on(pasid);
+                }
+            }
+        }
+    }
+
+    fn apply_alone(&mut self, op: &Op, name: Option<GroupId>) -> Outcome {
         match *op {
             Op::CreateSet(tenant, quota) => {
                 let answer = self.create_set(GroupId::ROOT, tenant, quota);
@@ -61,7 +82,7 @@ impl Model {
             | Op::Attach(pick, ..)
             | Op::Detach(pick, _)
             | Op::FindGuest(pick, _)
-            | Op::ListenToSet(pick, _) => {
+            | Op::ListenToSet(pick, ..) => {
                 if let Some(at) = place_of(pick, self.handles.len()) {
                     return self.apply_to_set(self.handles[at], op);
                 }
@@ -139,7 +160,7 @@ impl Model {
                 let unregistered = EventKind::AllocatorUnregistered { instance };
                 self.done(Request::Allocator, answer, unregistered)?;
             }
-            Op::Listen(priority) => self.listen(priority, None),
+            Op::Listen(priority, habit) => self.listen(priority, habit, None),
             Op::Unlisten(pick) => {
                 if let Some(at) = place_of(pick, self.ears.len()) {
                     self.ears.remove(at);
@@ -185,7 +206,9 @@ impl Model {
                 let pasid = self.paired(handle, guest)?;
                 return Ok(self.keep(pasid));
             }
-            Op::ListenToSet(_, priority) => self.listen(priority, Some(handle.set)),
+            Op::ListenToSet(_, priority, habit) => {
+                self.listen(priority, habit, Some(handle.set));
+            }
             _ => unreachable!("{op:?} is not of a set"),
         }
         Ok(Answer::Done)
@@ -230,11 +253,12 @@ impl Model {
         place_of(pick, self.named.len()).map_or(GroupId::ROOT, |at| self.named[at])
     }
 
-    fn listen(&mut self, priority: Priority, set: Option<u32>) {
+    fn listen(&mut self, priority: Priority, habit: Habit, set: Option<u32>) {
         self.listened += 1;
         self.ears.push(Ear {
             name: self.listened,
             priority,
+            habit,
             set,
         });
     }
