@@ -15,6 +15,7 @@ use crate::{
 use palisade_dsa::spec::Descriptor;
 use palisade_units::{Bdf, GuestPasid, Iova, PAGE_BYTES, PASID_COUNT};
 use palisade_vtd::spec::fault::FaultCode;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// The reasons for which a PASID that the tenant has not set up is refused (VT-d §7.1.3): SCT.9, it is the one of
@@ -32,7 +33,8 @@ const UNTOUCHED: u8 = 0xa5;
 const KEPT_FAULTS: usize = 8;
 
 /// Which fence is tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum SweepMode {
     /// A device that mediates: it refuses a PASID when a queue is enabled.
     Mediated,
@@ -61,7 +63,7 @@ impl SweepPlan {
 
 /// What came of it. If the fence holds, `reached_other` is 0, and every PASID that is not the tenant's own was refused by a
 /// mediated device, or faulted on an exclusive one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SweepOutcome {
     /// Which fence.
     pub mode: SweepMode,
@@ -75,7 +77,8 @@ pub struct SweepOutcome {
     pub own: u64,
     /// How many may have reached what is not the tenant's: the secret came, or no refusal and no fault can be shown.
     pub reached_other: u64,
-    /// The first few faults.
+    /// The first few faults. They do not go with the numbers to where those are written.
+    #[serde(skip)]
     pub first_faults: Vec<FaultReport>,
 }
 
@@ -90,6 +93,18 @@ impl SweepOutcome {
             reached_other: 0,
             first_faults: Vec::new(),
         }
+    }
+
+    /// Whether every PASID there is was tried, and every attempt ended the way it has to.
+    #[must_use]
+    pub fn held(&self) -> bool {
+        let stopped = match self.mode {
+            SweepMode::Mediated => self.refused,
+            SweepMode::Exclusive => self.faulted,
+        };
+        self.reached_other == 0
+            && self.tried == u64::from(PASID_COUNT)
+            && stopped + self.own == self.tried
     }
 
     fn keep_faults(&mut self, faults: &[FaultReport]) {
@@ -245,5 +260,51 @@ mod tests {
         found[8..16].copy_from_slice(&secret[8..16]);
         assert!(shares(&found, secret));
         assert!(!shares(&[0; 39], secret));
+    }
+
+    fn outcome(mode: SweepMode) -> SweepOutcome {
+        SweepOutcome {
+            tried: 1 << 20,
+            own: 4,
+            ..SweepOutcome::new(mode)
+        }
+    }
+
+    #[test]
+    fn r11_a_fence_holds_only_if_every_pasid_was_tried_and_stopped() {
+        let mediated = SweepOutcome {
+            refused: (1 << 20) - 4,
+            ..outcome(SweepMode::Mediated)
+        };
+        assert!(mediated.held());
+        assert!(
+            !SweepOutcome {
+                reached_other: 1,
+                ..mediated.clone()
+            }
+            .held()
+        );
+        assert!(
+            !SweepOutcome {
+                tried: 4,
+                refused: 0,
+                ..mediated.clone()
+            }
+            .held()
+        );
+        assert!(
+            !SweepOutcome {
+                refused: mediated.refused - 1,
+                ..mediated.clone()
+            }
+            .held()
+        );
+        assert!(
+            !SweepOutcome {
+                mode: SweepMode::Exclusive,
+                ..mediated.clone()
+            }
+            .held()
+        );
     }
 }

@@ -16,15 +16,15 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail, ensure};
+use palisade_driver::{SweepMode, SweepOutcome};
 
 use crate::{config::HostConfig, host::Host};
 use bars::Bars;
 use child::Child;
-use wire::{Command, Copied, Event, FaultLine, FunctionOrder, Order, SweepMode};
+use wire::{Command, Copied, Event, FaultLine, FunctionOrder, Order};
 
 pub use report::{LedgerReport, Report, TenantReport};
 pub use tenant::run as run_tenant;
-pub use wire::SweepOutcome;
 
 /// What each tenant copies at least, in bytes.
 const COPY_BYTES: u64 = 256 << 20;

@@ -2,9 +2,10 @@
 
 use std::fmt::{self, Write as _};
 
+use palisade_driver::{SweepMode, SweepOutcome};
 use serde::Serialize;
 
-use super::wire::{FaultLine, SweepMode, SweepOutcome};
+use super::wire::FaultLine;
 
 /// How many faults are told in words.
 const FAULTS_TOLD: usize = 3;
@@ -206,6 +207,7 @@ mod tests {
             faulted,
             own: 3,
             reached_other: 0,
+            first_faults: Vec::new(),
         };
         Report {
             ok: true,

@@ -6,15 +6,11 @@ use std::{
 };
 
 use anyhow::Context;
-use palisade_driver::{
-    FaultReport, FunctionAddress, SweepMode as DriverMode, SweepPlan, Tenant, WorkloadPlan,
-};
+use palisade_driver::{FaultReport, FunctionAddress, SweepMode, SweepPlan, Tenant, WorkloadPlan};
 use palisade_iommu::FaultReason;
 use palisade_units::{GuestPasid, Iova, PASID_COUNT};
 
-use super::wire::{
-    Command, Copied, Event, FaultLine, FunctionOrder, Order, Secret, SweepMode, SweepOutcome,
-};
+use super::wire::{Command, Copied, Event, FaultLine, FunctionOrder, Order, Secret};
 
 /// The tenant's memory in bytes.
 const MEMORY_BYTES: u64 = 512 << 20;
@@ -187,10 +183,7 @@ fn sweep(
     secret: &str,
 ) -> anyhow::Result<Event> {
     let plan = SweepPlan {
-        mode: match mode {
-            SweepMode::Mediated => DriverMode::Mediated,
-            SweepMode::Exclusive => DriverMode::Exclusive,
-        },
+        mode,
         pasids: SweepPlan::ALL,
         targets: targets.iter().map(|t| Iova::new(t.iova)).collect(),
         secret: secret.as_bytes().to_vec(),
@@ -202,15 +195,8 @@ fn sweep(
     let mut teller = Teller::new(what, PASID_COUNT.into());
     let swept = tenant.sweep(function.bdf, &plan, &mut |done| teller.done(done))?;
     Ok(Event::Swept {
-        outcome: SweepOutcome {
-            mode,
-            tried: swept.tried,
-            refused: swept.refused,
-            faulted: swept.faulted,
-            own: swept.own,
-            reached_other: swept.reached_other,
-        },
         faults: swept.first_faults.iter().map(fault_line).collect(),
+        outcome: swept,
     })
 }
 

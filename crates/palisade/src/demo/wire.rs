@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use palisade_driver::{SweepMode, SweepOutcome};
 use serde::{Deserialize, Serialize};
 
 /// The first line to a tenant.
@@ -84,47 +85,6 @@ pub(super) struct Copied {
     pub(super) secret: String,
 }
 
-/// Which fence a sweep tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SweepMode {
-    /// Against a slice of a shared parent.
-    Mediated,
-    /// Against a function of one's own.
-    Exclusive,
-}
-
-/// What came of programming all PASIDs.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct SweepOutcome {
-    /// Which fence.
-    pub mode: SweepMode,
-    /// PASIDs programmed.
-    pub tried: u64,
-    /// Refused by the device.
-    pub refused: u64,
-    /// Ended as a fault of the IOMMU.
-    pub faulted: u64,
-    /// The tenant's own PASIDs: programmed with success, and they lead to its own memory only.
-    pub own: u64,
-    /// Attempts that brought another tenant's bytes.
-    pub reached_other: u64,
-}
-
-impl SweepOutcome {
-    /// Whether every attempt ended the way it has to.
-    #[must_use]
-    pub fn held(&self) -> bool {
-        let stopped = match self.mode {
-            SweepMode::Mediated => self.refused,
-            SweepMode::Exclusive => self.faulted,
-        };
-        self.reached_other == 0
-            && self.tried == u64::from(palisade_units::PASID_COUNT)
-            && stopped + self.own == self.tried
-    }
-}
-
 /// One IOMMU fault, in the tenant's own names.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FaultLine {
@@ -145,55 +105,6 @@ pub struct FaultLine {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn outcome(mode: SweepMode) -> SweepOutcome {
-        SweepOutcome {
-            mode,
-            tried: 1 << 20,
-            refused: 0,
-            faulted: 0,
-            own: 4,
-            reached_other: 0,
-        }
-    }
-
-    #[test]
-    fn r11_a_fence_holds_only_if_every_pasid_was_tried_and_stopped() {
-        let mediated = SweepOutcome {
-            refused: (1 << 20) - 4,
-            ..outcome(SweepMode::Mediated)
-        };
-        assert!(mediated.held());
-        assert!(
-            !SweepOutcome {
-                reached_other: 1,
-                ..mediated
-            }
-            .held()
-        );
-        assert!(
-            !SweepOutcome {
-                tried: 4,
-                refused: 0,
-                ..mediated
-            }
-            .held()
-        );
-        assert!(
-            !SweepOutcome {
-                refused: mediated.refused - 1,
-                ..mediated
-            }
-            .held()
-        );
-        assert!(
-            !SweepOutcome {
-                mode: SweepMode::Exclusive,
-                ..mediated
-            }
-            .held()
-        );
-    }
 
     #[test]
     fn a_fault_goes_over_the_wire() {
