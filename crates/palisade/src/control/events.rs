@@ -2,8 +2,17 @@
 
 use std::fmt;
 
-use palisade_ioasid::{Event, EventKind};
+use palisade_ioasid::{Event, EventKind, GroupId, IoasidError};
+use palisade_units::TenantId;
 use serde::{Deserialize, Serialize};
+
+/// What the operator calls what the authority knows by number.
+pub(crate) trait Names {
+    /// A tenant.
+    fn tenant(&self, id: TenantId) -> Option<String>;
+    /// A group, also one that is gone, with the word for it.
+    fn group(&self, id: GroupId) -> String;
+}
 
 /// Events from the one that was asked for on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,8 +45,8 @@ pub struct EventLine {
 }
 
 impl EventLine {
-    /// `tenant` is the name of the event's tenant.
-    pub(crate) fn new(event: &Event, tenant: Option<String>) -> Self {
+    /// In the operator's own names.
+    pub(crate) fn new(event: &Event, names: &impl Names) -> Self {
         let (what, pasid, function, detail) = match event.kind {
             EventKind::SetCreated { quota } => ("set-created", None, None, Some(quota.to_string())),
             EventKind::QuotaChanged { quota } => {
@@ -55,18 +64,26 @@ impl EventLine {
             ),
             EventKind::Reclaimed { pasid } => ("reclaimed", Some(pasid), None, None),
             EventKind::Refused { request, error } => {
-                ("refused", None, None, Some(format!("{request:?}: {error}")))
+                let detail = match error {
+                    IoasidError::GroupLimit { group } => {
+                        let group = names.group(group);
+                        format!("{request:?}: {group} has its whole limit of PASIDs out")
+                    }
+                    other => format!("{request:?}: {other}"),
+                };
+                ("refused", None, None, Some(detail))
             }
             EventKind::GroupCreated { group, parent, max } => {
+                let (group, parent) = (names.group(group), names.group(parent));
                 let detail = format!("{group} below {parent}, max {max}");
                 ("group-created", None, None, Some(detail))
             }
             EventKind::GroupLimitChanged { group, max } => {
-                let detail = format!("{group}, max {max}");
+                let detail = format!("{}, max {max}", names.group(group));
                 ("group-limit-changed", None, None, Some(detail))
             }
             EventKind::GroupRemoved { group } => {
-                ("group-removed", None, None, Some(group.to_string()))
+                ("group-removed", None, None, Some(names.group(group)))
             }
             EventKind::Reserved { range } => ("reserved", None, None, Some(range.to_string())),
             EventKind::Unreserved { range } => ("unreserved", None, None, Some(range.to_string())),
@@ -92,7 +109,7 @@ impl EventLine {
         Self {
             sequence: event.sequence.get(),
             at_ns: event.at.as_nanos(),
-            tenant,
+            tenant: event.tenant.and_then(|id| names.tenant(id)),
             what: what.to_owned(),
             pasid: pasid.map(palisade_units::HostPasid::get),
             function: function.map(|bdf| bdf.to_string()),
@@ -127,8 +144,19 @@ impl fmt::Display for EventLine {
 mod tests {
     use super::{super::WallClock, *};
     use palisade_ioasid::{Audit, Authority, PasidRange, Quota, Sequence};
-    use palisade_units::TenantId;
     use std::sync::Arc;
+
+    struct Numbers;
+
+    impl Names for Numbers {
+        fn tenant(&self, id: TenantId) -> Option<String> {
+            Some(id.to_string())
+        }
+
+        fn group(&self, id: GroupId) -> String {
+            id.to_string()
+        }
+    }
 
     #[test]
     fn r79_who_allocated_and_who_was_refused_can_be_read() {
@@ -144,11 +172,10 @@ mod tests {
         assert!(set.alloc(PasidRange::ALL).is_err());
         set.free(pasid).unwrap();
         let found = authority.events_since(Sequence::FIRST);
-        let name = |e: &Event| e.tenant.map(|t| t.to_string());
         let lines: Vec<_> = found
             .events
             .iter()
-            .map(|e| EventLine::new(e, name(e)))
+            .map(|e| EventLine::new(e, &Numbers))
             .collect();
         let words: Vec<&str> = lines.iter().map(|l| l.what.as_str()).collect();
         assert_eq!(words, ["set-created", "allocated", "refused", "freed"]);

@@ -27,6 +27,7 @@ use rustix::{
 use serde::{Serialize, de::DeserializeOwned};
 
 pub(crate) use clock::WallClock;
+pub(crate) use events::Names;
 pub use events::{EventLine, EventPage};
 pub use ledger::{Ledger, LedgerBinding, LedgerLine, LedgerTenant};
 pub use limits::{GroupLine, Groups, Origin, Reserved, ReservedRange};
@@ -35,6 +36,8 @@ pub use question::{Change, Changed, Kept, NewLimit, NewQuota, Question, Refusal}
 
 /// A peer that does not speak or listen for this long is hung up on.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A host may have to write a change to a slow disk before it answers.
+const PATIENCE_WITH_HOST: Duration = Duration::from_secs(120);
 
 /// What a host can be asked for.
 pub(crate) trait Books {
@@ -97,7 +100,7 @@ fn ask<T: DeserializeOwned>(socket: &Path, question: &Question) -> anyhow::Resul
             socket.display()
         )
     })?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(PATIENCE_WITH_HOST))?;
     let mut line = serde_json::to_vec(question)?;
     line.push(b'\n');
     // A host that refuses before it has read everything hangs up on the rest; its answer is there even so.

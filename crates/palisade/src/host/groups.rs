@@ -27,7 +27,11 @@ pub(crate) struct Group {
 
 /// The groups, in the order of their names.
 #[derive(Debug, Default)]
-pub(crate) struct Groups(BTreeMap<String, Group>);
+pub(crate) struct Groups {
+    by_name: BTreeMap<String, Group>,
+    /// Those that are gone among them, since there may be events of theirs.
+    names: BTreeMap<GroupId, String>,
+}
 
 impl Groups {
     /// Makes the groups of a configuration, parents first, as it lists them.
@@ -49,32 +53,38 @@ impl Groups {
                 parent: group.parent.clone(),
                 origin: Origin::Configuration(group.max),
             };
-            made.0.insert(group.name.clone(), group_made);
+            made.insert(&group.name, group_made);
         }
         Ok(made)
     }
 
     /// The number of a group, or of the host itself.
     pub(crate) fn id_of(&self, name: Option<&str>) -> GroupId {
-        let group = name.and_then(|name| self.0.get(name));
+        let group = name.and_then(|name| self.by_name.get(name));
         group.map_or(GroupId::ROOT, |group| group.id)
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Group> {
-        self.0.get(name)
+        self.by_name.get(name)
     }
 
     pub(crate) fn insert(&mut self, name: &str, group: Group) {
-        self.0.insert(name.to_owned(), group);
+        self.names.insert(group.id, name.to_owned());
+        self.by_name.insert(name.to_owned(), group);
     }
 
     pub(crate) fn remove(&mut self, name: &str) {
-        self.0.remove(name);
+        self.by_name.remove(name);
+    }
+
+    /// What each number stands or stood for.
+    pub(crate) fn names(&self) -> &BTreeMap<GroupId, String> {
+        &self.names
     }
 
     /// The refusal of a name that no group has.
     pub(crate) fn no_such(&self, name: &str) -> Refusal {
-        let names: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        let names: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
         let there = match names.as_slice() {
             [] => "there is none".to_owned(),
             some => format!("there is {}", some.join(", ")),
@@ -84,15 +94,15 @@ impl Groups {
 
     /// Every group, in tree order: each behind its parent, siblings by name.
     pub(crate) fn in_tree_order(&self) -> Vec<(&str, &Group)> {
-        let mut order = Vec::with_capacity(self.0.len());
+        let mut order = Vec::with_capacity(self.by_name.len());
         let mut below: BTreeMap<Option<&str>, Vec<&str>> = BTreeMap::new();
         // Reversed, since the last one pushed is the first one visited.
-        for (name, group) in self.0.iter().rev() {
+        for (name, group) in self.by_name.iter().rev() {
             below.entry(group.parent.as_deref()).or_default().push(name);
         }
         let mut open = below.remove(&None).unwrap_or_default();
         while let Some(name) = open.pop() {
-            if let Some(group) = self.0.get(name) {
+            if let Some(group) = self.by_name.get(name) {
                 order.push((name, group));
             }
             open.extend(below.remove(&Some(name)).unwrap_or_default());

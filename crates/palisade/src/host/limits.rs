@@ -4,9 +4,12 @@
 //! that takes from the tenants is in force first and written then, and undone where it cannot be written; one that
 //! gives to them is written first. So no tenant ever has what a restart would not give it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
-use palisade_ioasid::{Authority, IoasidError, Limit, PasidRange, PasidSet};
+use palisade_ioasid::{Authority, GroupId, IoasidError, Limit, PasidRange, PasidSet};
 use palisade_units::PASID_COUNT;
 use rustix::io::Errno;
 
@@ -364,6 +367,11 @@ impl Limits {
             );
         }
         changing.keep_and_apply(next, || self.authority.unreserve(range))
+    }
+
+    /// The names of groups, for events.
+    pub(crate) fn group_names(&self) -> BTreeMap<GroupId, String> {
+        self.lock().groups.names().clone()
     }
 
     /// The tree, for the operator.

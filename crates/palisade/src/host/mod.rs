@@ -16,13 +16,13 @@ mod tenant;
 
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
-use palisade_ioasid::{Audit, Authority, Event, IoasidError, Quota, Sequence};
+use palisade_ioasid::{Audit, Authority, GroupId, IoasidError, Quota, Sequence};
 use palisade_iommu::{Iommu, IommuError};
 use palisade_units::TenantId;
 
 use crate::{
     config::HostConfig,
-    control::{self, Books, Change, Changed, EventLine, EventPage, Refusal, WallClock},
+    control::{self, Books, Change, Changed, EventLine, EventPage, Names, Refusal, WallClock},
 };
 
 use engines::Engines;
@@ -99,6 +99,26 @@ struct Shared {
     limits: Limits,
 }
 
+struct EventNames<'a> {
+    tenants: &'a [Arc<Tenant>],
+    groups: BTreeMap<GroupId, String>,
+}
+
+impl Names for EventNames<'_> {
+    fn tenant(&self, id: TenantId) -> Option<String> {
+        let found = self.tenants.iter().find(|t| t.id() == id);
+        found.map(|t| t.name().to_owned())
+    }
+
+    fn group(&self, id: GroupId) -> String {
+        match self.groups.get(&id) {
+            Some(name) => format!("group {name}"),
+            None if id == GroupId::ROOT => "the host".to_owned(),
+            None => id.to_string(),
+        }
+    }
+}
+
 impl Books for Shared {
     fn ledger(&self) -> control::Ledger {
         let entries = self.authority.ledger();
@@ -114,18 +134,15 @@ impl Books for Shared {
 
     fn events(&self, since: u64) -> EventPage {
         let found = self.authority.events_since(Sequence::new(since));
-        let name = |event: &Event| {
-            let id = event.tenant?;
-            self.tenants
-                .iter()
-                .find(|t| t.id() == id)
-                .map(|t| t.name().to_owned())
+        let names = EventNames {
+            tenants: &self.tenants,
+            groups: self.limits.group_names(),
         };
         EventPage {
             events: found
                 .events
                 .iter()
-                .map(|e| EventLine::new(e, name(e)))
+                .map(|e| EventLine::new(e, &names))
                 .collect(),
             dropped: found.dropped,
             next: found.next.get(),

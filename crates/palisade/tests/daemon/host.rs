@@ -83,7 +83,10 @@ pub(crate) fn ended(child: &mut Child) -> ExitStatus {
 fn serve(folder: &Path, config: &str) -> Command {
     let file = folder.join("host.toml");
     fs::write(&file, config).unwrap();
-    let mut command = palisade();
+    // Under an umask that closes nothing: what is private is so by the daemon's own doing.
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 0; exec \"$@\"", "sh"]);
+    command.arg(palisade().get_program());
     command.arg("serve").arg("--config").arg(&file);
     command
 }

@@ -260,3 +260,28 @@ fn a_refusal_is_a_document_where_one_is_asked_for() {
         })
     );
 }
+
+#[test]
+fn r79_events_have_the_names_of_groups_also_of_those_that_are_gone() {
+    let daemon = start(&grouped(1));
+    let _alice = connect(&daemon, "alice");
+    daemon.done(&["group", "create", "mine", "--parent", "web"]);
+    daemon.done(&["group", "remove", "mine"]);
+    daemon.done(&["reserve", "100-199"]);
+    // The slice's default address space is the one that the group may have.
+    let functions = [FunctionAddress {
+        bdf: FIRST,
+        socket: daemon.socket("bob-0"),
+    }];
+    assert!(Tenant::connect(&daemon.socket("bob-unit"), &functions, 16 * MIB).is_err());
+    let events = daemon.done(&["events"]);
+    for what in [
+        "group-created (group web below the host, max 1)",
+        "group-created (group mine below group web, max unlimited)",
+        "group-removed (group mine)",
+        "reserved (",
+        "bob        refused (Allocate: group web has its whole limit of PASIDs out)",
+    ] {
+        assert!(events.contains(what), "{what}: {events}");
+    }
+}

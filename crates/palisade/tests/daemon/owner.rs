@@ -5,15 +5,31 @@ use std::{
     os::unix::{fs::PermissionsExt, process::CommandExt},
 };
 
-use crate::host::{Daemon, palisade};
+use crate::host::{CONFIG, Daemon, palisade};
 
 const NOBODY: u32 = 65534;
 
+/// The daemon makes them under an umask of 0, and nothing narrows them after they are bound: there is no moment in
+/// which anybody else could open one.
 #[test]
 fn only_the_owner_may_open_a_socket() {
     let daemon = Daemon::start();
     for name in ["control", "alice-unit", "alice-0"] {
         let about = fs::metadata(daemon.socket(name)).unwrap();
+        assert_eq!(about.permissions().mode() & 0o777, 0o600, "{name}");
+    }
+}
+
+#[test]
+fn the_state_is_its_owners_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = folder.path().join("kept");
+    fs::create_dir(&kept).unwrap();
+    let config = format!("state = \"kept\"\n{CONFIG}");
+    let daemon = Daemon::start_in(folder, &config);
+    daemon.done(&["reserve", "5"]);
+    for name in ["palisade.state", "palisade.lock"] {
+        let about = fs::metadata(kept.join(name)).unwrap();
         assert_eq!(about.permissions().mode() & 0o777, 0o600, "{name}");
     }
 }
