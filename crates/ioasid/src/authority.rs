@@ -46,6 +46,27 @@ impl Shared {
         answer
     }
 
+    /// Runs a request of a tenant and notes it if it is refused.
+    pub(crate) fn ask<T>(
+        &self,
+        tenant: TenantId,
+        request: Request,
+        operation: impl FnOnce(&mut State) -> Result<T, IoasidError>,
+    ) -> Result<T, IoasidError> {
+        // An error is many times as large as most answers, so it has a way of its own. What stands here
+        // first is never seen: without an answer there was an error.
+        let mut refusal = IoasidError::Closed { tenant };
+        let answer = self.with(|state| match operation(state) {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                state.refused(Some(tenant), request, error);
+                refusal = error;
+                None
+            }
+        });
+        answer.ok_or(refusal)
+    }
+
     fn tell<'a>(&'a self, mut state: MutexGuard<'a, State>) {
         let mut last = state.outbox.written();
         while state.outbox.delivered < last {
@@ -132,9 +153,8 @@ impl Authority {
         tenant: TenantId,
         quota: Quota,
     ) -> Result<PasidSet, IoasidError> {
-        let id = self.shared.with(|state| {
-            let created = state.create_set(tenant, quota, group);
-            state.note(Some(tenant), Request::CreateSet, created)
+        let id = self.shared.ask(tenant, Request::CreateSet, |state| {
+            state.create_set(tenant, quota, group)
         })?;
         Ok(PasidSet::new(Arc::clone(&self.shared), id, tenant))
     }
@@ -218,7 +238,7 @@ impl Authority {
             state.done(
                 Request::Allocator,
                 answer,
-                EventKind::AllocatorRegistered { instance },
+                |()| EventKind::AllocatorRegistered { instance },
             )
         })
     }
@@ -235,7 +255,7 @@ impl Authority {
             state.done(
                 Request::Allocator,
                 answer,
-                EventKind::AllocatorUnregistered { instance },
+                |()| EventKind::AllocatorUnregistered { instance },
             )
         })
     }

@@ -94,6 +94,10 @@ impl Customs {
         Ok(())
     }
 
+    pub(crate) fn is_none(&self) -> bool {
+        self.registered.is_empty()
+    }
+
     pub(crate) fn active(&self) -> Option<CustomAllocator> {
         self.registered.first().cloned()
     }

@@ -76,9 +76,8 @@ impl Hold {
     /// [`IoasidError::FreePending`] (EBUSY) once the PASID was freed.
     pub fn bind(&self, place: Bdf) -> Result<BindMark, IoasidError> {
         let hold = self.clone();
-        self.shared.with(|state| {
-            let answer = state.bound(self.pasid, place);
-            state.note(Some(self.tenant), Request::Bind, answer)
+        self.shared.ask(self.tenant, Request::Bind, |state| {
+            state.bound(self.pasid, place)
         })?;
         Ok(BindMark { hold, place })
     }

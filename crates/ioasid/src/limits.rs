@@ -11,11 +11,10 @@ impl Authority {
     pub fn create_group(&self, parent: GroupId, max: Limit) -> Result<GroupId, IoasidError> {
         self.shared.with(|state| {
             let answer = state.groups.create(parent, max);
-            let answer = state.note(None, Request::Group, answer);
-            answer.inspect(|&group| {
-                state
-                    .log
-                    .push(None, EventKind::GroupCreated { group, parent, max });
+            state.done(Request::Group, answer, |&group| EventKind::GroupCreated {
+                group,
+                parent,
+                max,
             })
         })
     }
@@ -27,7 +26,7 @@ impl Authority {
     pub fn remove_group(&self, group: GroupId) -> Result<(), IoasidError> {
         self.shared.with(|state| {
             let answer = state.groups.remove(group);
-            state.done(Request::Group, answer, EventKind::GroupRemoved { group })
+            state.done(Request::Group, answer, |()| EventKind::GroupRemoved { group })
         })
     }
 
@@ -38,8 +37,10 @@ impl Authority {
     pub fn set_group_max(&self, group: GroupId, max: Limit) -> Result<(), IoasidError> {
         self.shared.with(|state| {
             let answer = state.groups.set_max(group, max);
-            let changed = EventKind::GroupLimitChanged { group, max };
-            state.done(Request::Group, answer, changed)
+            state.done(Request::Group, answer, |()| EventKind::GroupLimitChanged {
+                group,
+                max,
+            })
         })
     }
 
@@ -61,7 +62,7 @@ impl Authority {
     pub fn reserve(&self, range: PasidRange) -> Result<(), IoasidError> {
         self.shared.with(|state| {
             let answer = state.reserve(range);
-            state.done(Request::Reserve, answer, EventKind::Reserved { range })
+            state.done(Request::Reserve, answer, |()| EventKind::Reserved { range })
         })
     }
 
@@ -72,7 +73,7 @@ impl Authority {
     pub fn unreserve(&self, range: PasidRange) -> Result<(), IoasidError> {
         self.shared.with(|state| {
             let answer = state.unreserve(range);
-            state.done(Request::Reserve, answer, EventKind::Unreserved { range })
+            state.done(Request::Reserve, answer, |()| EventKind::Unreserved { range })
         })
     }
 

@@ -17,6 +17,19 @@ struct Entry {
     following: u32,
 }
 
+impl Entry {
+    /// What stands in a place before an event does.
+    const NONE: Self = Self {
+        event: Event {
+            sequence: Sequence::FIRST,
+            at: Timestamp::ZERO,
+            tenant: None,
+            kind: EventKind::SetClosed,
+        },
+        following: END,
+    };
+}
+
 /// The events of one tenant, or those of nobody, oldest first.
 struct Share {
     tenant: Option<TenantId>,
@@ -30,7 +43,9 @@ struct Share {
 /// refused or by faults, does not push out what happened to others.
 pub(crate) struct Log {
     entries: Vec<Entry>,
-    capacity: u32,
+    capacity: usize,
+    /// The room divided by those that have events in it.
+    fair: u32,
     /// Those that have events in the log.
     shares: Vec<Share>,
     share_of: HashMap<Option<TenantId>, u32>,
@@ -46,7 +61,8 @@ impl Log {
     pub(crate) fn new(capacity: usize, clock: Arc<dyn Clock>) -> Self {
         Self {
             entries: Vec::new(),
-            capacity: u32::try_from(capacity).unwrap_or(END).min(END - 1),
+            capacity: capacity.min(index(END) - 1),
+            fair: 0,
             shares: Vec::new(),
             share_of: HashMap::new(),
             recent: 0,
@@ -57,18 +73,20 @@ impl Log {
     }
 
     /// Writes an event down and says when it was.
+    #[inline]
     pub(crate) fn push(&mut self, tenant: Option<TenantId>, kind: EventKind) -> Timestamp {
         let sequence = Sequence::new(self.next);
         self.next += 1;
         let at = self.clock.now();
-        if self.capacity > 0 {
-            let event = Event {
+        // Written where it stays: an event is made of small parts, and is large to be passed on.
+        if let Some(entry) = self.room(tenant) {
+            entry.following = END;
+            entry.event = Event {
                 sequence,
                 at,
                 tenant,
                 kind,
             };
-            self.keep(event);
         }
         at
     }
@@ -95,30 +113,44 @@ impl Log {
         u64::try_from(self.entries.len()).unwrap_or(u64::MAX)
     }
 
-    fn keep(&mut self, event: Event) {
-        let share = self.share(event.tenant);
-        let entry = Entry {
-            event,
-            following: END,
-        };
-        let kept = u32::try_from(self.entries.len()).unwrap_or(END);
-        let at = if kept < self.capacity {
-            self.entries.push(entry);
-            kept
-        } else {
-            let at = self.make_room(share);
-            self.entries[index(at)] = entry;
-            at
-        };
-        let share = &mut self.shares[index(share)];
-        if share.len == 0 {
-            share.oldest = at;
-        } else {
-            self.entries[index(share.newest)].following = at;
+    /// A place for a tenant's event, at the end of the chain of its events.
+    fn room(&mut self, tenant: Option<TenantId>) -> Option<&mut Entry> {
+        if self.capacity == 0 {
+            return None;
         }
-        share.newest = at;
+        let at = self.share(tenant);
+        let share = self.shares.get_mut(index(at))?;
+        let is_full = self.entries.len() == self.capacity;
+        if is_full && share.len > 0 && share.len >= self.fair {
+            // Its oldest event makes room for its newest.
+            let place = share.oldest;
+            share.oldest = self.entries.get(index(place))?.following;
+            share.len -= 1;
+            return self.append(at, place);
+        }
+        if is_full {
+            let place = self.take_from_another()?;
+            // Shares may have moved.
+            let at = self.share(tenant);
+            return self.append(at, place);
+        }
+        self.entries.push(Entry::NONE);
+        let place = u32::try_from(self.entries.len() - 1).ok()?;
+        self.append(at, place)
+    }
+
+    /// Puts a place at the end of a share's chain.
+    #[inline]
+    fn append(&mut self, share: u32, place: u32) -> Option<&mut Entry> {
+        let share = self.shares.get_mut(index(share))?;
+        if share.len == 0 {
+            share.oldest = place;
+        } else {
+            self.entries.get_mut(index(share.newest))?.following = place;
+        }
+        share.newest = place;
         share.len += 1;
-        self.forget_empty();
+        self.entries.get_mut(index(place))
     }
 
     /// The share of a tenant, made if it has none.
@@ -134,51 +166,46 @@ impl Log {
                     newest: END,
                     len: 0,
                 });
+                self.divide();
             }
         }
         self.recent
     }
 
-    /// Drops an event of a full log, for one that goes to a share, and says where it was.
-    fn make_room(&mut self, pusher: u32) -> u32 {
-        let shares = u32::try_from(self.shares.len()).unwrap_or(END).max(1);
-        let fair = self.capacity / shares;
-        let own = self.shares[index(pusher)].len;
-        let from = if own > 0 && own >= fair {
-            pusher
-        } else {
-            self.beyond(fair)
-        };
-        let share = &mut self.shares[index(from)];
-        let at = share.oldest;
-        share.len -= 1;
-        share.oldest = self.entries[index(at)].following;
-        at
-    }
-
-    /// Somebody with more than so many events. There is one in a full log while another has fewer.
-    fn beyond(&mut self, fair: u32) -> u32 {
-        let shares = u32::try_from(self.shares.len()).unwrap_or(END).max(1);
+    /// Drops the oldest event of somebody with more than a fair share of a full log, and says where it
+    /// was. There is such a one while another has less.
+    fn take_from_another(&mut self) -> Option<u32> {
+        let shares = u32::try_from(self.shares.len()).ok()?;
         for _ in 0..shares {
             self.hand = (self.hand + 1) % shares;
-            if self.shares[index(self.hand)].len > fair {
+            if self.shares.get(index(self.hand))?.len > self.fair {
                 break;
             }
         }
-        self.hand
+        let share = self.shares.get_mut(index(self.hand))?;
+        let place = share.oldest;
+        share.len = share.len.checked_sub(1)?;
+        share.oldest = self.entries.get(index(place))?.following;
+        if share.len == 0 {
+            self.forget(self.hand);
+        }
+        Some(place)
     }
 
-    /// A share from which the last event was taken goes. Only the one under the hand can be such.
-    fn forget_empty(&mut self) {
-        let hand = index(self.hand);
-        if self.shares.get(hand).is_some_and(|share| share.len == 0) {
-            let gone = self.shares.swap_remove(hand);
-            self.share_of.remove(&gone.tenant);
-            if let Some(moved) = self.shares.get(hand) {
-                self.share_of.insert(moved.tenant, self.hand);
-            }
-            self.recent = 0;
+    /// Takes a share away that has no event left.
+    fn forget(&mut self, at: u32) {
+        let gone = self.shares.swap_remove(index(at));
+        self.share_of.remove(&gone.tenant);
+        if let Some(moved) = self.shares.get(index(at)) {
+            self.share_of.insert(moved.tenant, at);
         }
+        self.recent = 0;
+        self.divide();
+    }
+
+    fn divide(&mut self) {
+        let fair = self.capacity / self.shares.len().max(1);
+        self.fair = u32::try_from(fair).unwrap_or(END);
     }
 }
 

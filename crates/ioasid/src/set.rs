@@ -6,7 +6,7 @@ use crate::authority::Shared;
 use crate::notify::Scope;
 use crate::sets::SetId;
 use crate::{
-    Data, Hold, IoasidError, Listener, PasidRange, PasidState, Priority, Request, Subscription,
+    CustomAllocator, Data, Hold, IoasidError, Listener, PasidRange, PasidState, Priority, Request, Subscription,
 };
 
 /// The PASIDs of one tenant. A handle: clones share the set and its quota. The set is closed by
@@ -67,9 +67,8 @@ impl PasidSet {
     /// (ENOSPC) beyond what the other sets leave, [`IoasidError::Closed`].
     pub fn adjust(&self, quota: u32) -> Result<(), IoasidError> {
         let Handle { shared, id, tenant } = &*self.handle;
-        shared.with(|state| {
-            let answer = state.adjust(*id, *tenant, quota);
-            state.note(Some(*tenant), Request::Adjust, answer)
+        shared.ask(*tenant, Request::Adjust, |state| {
+            state.adjust(*id, *tenant, quota)
         })
     }
 
@@ -81,26 +80,33 @@ impl PasidSet {
     /// or [`IoasidError::NoSpace`] (ENOSPC), [`IoasidError::Closed`].
     pub fn alloc(&self, range: PasidRange) -> Result<HostPasid, IoasidError> {
         let Handle { shared, id, tenant } = &*self.handle;
-        let default = shared.with(|state| {
-            let active = state.customs.active();
-            let answer = match &active {
-                None => state.alloc(*id, *tenant, range).map(Some),
-                Some(_) => state.may_alloc(*id, *tenant, range).map(|()| None),
-            };
-            let answer = state.note(Some(*tenant), Request::Allocate, answer);
-            answer.map(|pasid| (pasid, active))
+        let mut custom = None;
+        let default = shared.ask(*tenant, Request::Allocate, |state| {
+            if state.customs.is_none() {
+                return state.alloc(*id, *tenant, range).map(Some);
+            }
+            custom = state.customs.active();
+            state.may_alloc(*id, *tenant, range).map(|()| None)
         })?;
-        let allocator = match default {
-            (Some(pasid), _) => return Ok(pasid),
-            (None, allocator) => allocator,
-        };
+        match default {
+            Some(pasid) => Ok(pasid),
+            None => self.alloc_by(custom, range),
+        }
+    }
+
+    /// Takes the number that an allocator chooses.
+    fn alloc_by(
+        &self,
+        allocator: Option<CustomAllocator>,
+        range: PasidRange,
+    ) -> Result<HostPasid, IoasidError> {
+        let Handle { shared, id, tenant } = &*self.handle;
         let chosen = allocator.and_then(|one| one.alloc(range).map(|pasid| (pasid, one)));
-        let answer = shared.with(|state| {
-            let answer = match &chosen {
+        let answer = shared.ask(*tenant, Request::Allocate, |state| {
+            match &chosen {
                 Some((pasid, one)) => state.alloc_chosen(*id, *tenant, range, (*pasid, one)),
                 None => Err(IoasidError::NoSpace { range }),
-            };
-            state.note(Some(*tenant), Request::Allocate, answer)
+            }
         });
         if let (Err(_), Some((pasid, allocator))) = (&answer, chosen) {
             allocator.free(pasid);
@@ -115,9 +121,8 @@ impl PasidSet {
     /// [`IoasidError::NotFound`] (ENOENT), [`IoasidError::NotOwner`] (EACCES).
     pub fn free(&self, pasid: HostPasid) -> Result<(), IoasidError> {
         let Handle { shared, id, tenant } = &*self.handle;
-        shared.with(|state| {
-            let answer = state.free(*id, *tenant, pasid);
-            state.note(Some(*tenant), Request::Free, answer)
+        shared.ask(*tenant, Request::Free, |state| {
+            state.free(*id, *tenant, pasid)
         })
     }
 
@@ -175,9 +180,8 @@ impl PasidSet {
     /// [`IoasidError::FreePending`] (EBUSY) once it was freed.
     pub fn hold(&self, pasid: HostPasid) -> Result<Hold, IoasidError> {
         let Handle { shared, id, tenant } = &*self.handle;
-        shared.with(|state| {
-            let answer = state.get(*id, *tenant, pasid);
-            state.note(Some(*tenant), Request::Hold, answer)
+        shared.ask(*tenant, Request::Hold, |state| {
+            state.get(*id, *tenant, pasid)
         })?;
         Ok(Hold::adopt(Arc::clone(shared), pasid, *tenant))
     }
@@ -188,9 +192,8 @@ impl PasidSet {
     /// [`IoasidError::AlreadyPaired`] (EINVAL), and those of [`PasidSet::hold`].
     pub fn attach_guest(&self, guest: GuestPasid, host: HostPasid) -> Result<(), IoasidError> {
         let Handle { shared, id, tenant } = &*self.handle;
-        shared.with(|state| {
-            let answer = state.attach_guest(*id, *tenant, guest, host);
-            state.note(Some(*tenant), Request::Pair, answer)
+        shared.ask(*tenant, Request::Pair, |state| {
+            state.attach_guest(*id, *tenant, guest, host)
         })
     }
 

@@ -13,7 +13,7 @@ use crate::log::Log;
 use crate::notify::{Letter, Notification, Outbox, Transition};
 use crate::owners::{Owner, Owners};
 use crate::records::{Record, Records};
-use crate::sets::{SetId, Sets};
+use crate::sets::{Set, SetId, Sets};
 use crate::{
     CustomAllocator, Data, EventKind, FreeOutcome, IoasidError, PasidRange, PasidState, Request,
 };
@@ -71,13 +71,12 @@ impl State {
         tenant: TenantId,
         range: PasidRange,
     ) -> Result<HostPasid, IoasidError> {
-        self.may_alloc(id, tenant, range)?;
+        let set = may_alloc(&mut self.sets, id, tenant, range)?;
         let lowest = self.free.lowest_from(range.min);
         let pasid = lowest
             .filter(|lowest| *lowest <= range.last_pasid())
             .and_then(|lowest| HostPasid::new(lowest).ok())
             .ok_or(IoasidError::NoSpace { range })?;
-        let set = self.sets.open(id, tenant)?;
         self.groups.charge(set.group)?;
         self.free.remove(pasid.get());
         let listed_at = set.list(pasid);
@@ -95,15 +94,7 @@ impl State {
         tenant: TenantId,
         range: PasidRange,
     ) -> Result<(), IoasidError> {
-        if range.is_inverted() {
-            return Err(IoasidError::InvalidRange { range });
-        }
-        let set = self.sets.open(id, tenant)?;
-        if set.outstanding() >= set.quota {
-            let quota = set.quota;
-            return Err(IoasidError::QuotaExceeded { tenant, quota });
-        }
-        Ok(())
+        may_alloc(&mut self.sets, id, tenant, range).map(|_| ())
     }
 
     /// Takes the number that an allocator chose.
@@ -233,10 +224,14 @@ impl State {
     }
 
     /// Writes to the listeners of a PASID that is out.
+    #[inline]
     pub(crate) fn announce(&mut self, kind: Transition, pasid: HostPasid) {
-        if !self.outbox.has_listeners() {
-            return;
+        if self.outbox.has_listeners() {
+            self.write_to_listeners(kind, pasid);
         }
+    }
+
+    fn write_to_listeners(&mut self, kind: Transition, pasid: HostPasid) {
         let owner = self.owners.get(pasid);
         let (Some(tenant), Some(set)) = (owner.tenant(), self.sets.id_in_slot(owner.slot())) else {
             return;
@@ -309,27 +304,48 @@ impl State {
     }
 
     /// Notes a request that was refused.
-    pub(crate) fn note<T>(
+    #[cold]
+    pub(crate) fn refused(
         &mut self,
         tenant: Option<TenantId>,
         request: Request,
-        answer: Result<T, IoasidError>,
-    ) -> Result<T, IoasidError> {
-        answer.inspect_err(|&error| {
-            let refused = EventKind::Refused { request, error };
-            self.log.push(tenant, refused);
-        })
+        error: IoasidError,
+    ) {
+        let refused = EventKind::Refused { request, error };
+        self.log.push(tenant, refused);
     }
 
     /// Notes what the operator asked for, done or refused.
-    pub(crate) fn done(
+    pub(crate) fn done<T>(
         &mut self,
         request: Request,
-        answer: Result<(), IoasidError>,
-        event: EventKind,
-    ) -> Result<(), IoasidError> {
-        self.note(None, request, answer)?;
-        self.log.push(None, event);
-        Ok(())
+        answer: Result<T, IoasidError>,
+        event: impl FnOnce(&T) -> EventKind,
+    ) -> Result<T, IoasidError> {
+        match &answer {
+            Ok(done) => {
+                self.log.push(None, event(done));
+            }
+            Err(error) => self.refused(None, request, *error),
+        }
+        answer
     }
+}
+
+/// The set, if it may have one more PASID.
+fn may_alloc(
+    sets: &mut Sets,
+    id: SetId,
+    tenant: TenantId,
+    range: PasidRange,
+) -> Result<&mut Set, IoasidError> {
+    if range.is_inverted() {
+        return Err(IoasidError::InvalidRange { range });
+    }
+    let set = sets.open(id, tenant)?;
+    if set.outstanding() >= set.quota {
+        let quota = set.quota;
+        return Err(IoasidError::QuotaExceeded { tenant, quota });
+    }
+    Ok(set)
 }
