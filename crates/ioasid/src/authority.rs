@@ -4,7 +4,7 @@ use palisade_units::{Bdf, HostPasid, TenantId};
 
 use crate::log::Log;
 use crate::notify::Scope;
-use crate::owners::Owners;
+use crate::records::Records;
 use crate::state::State;
 use crate::sync::{Condvar, Mutex, MutexGuard, current};
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 pub(crate) struct Shared {
     state: Mutex<State>,
     /// The state's own, to be read without its lock.
-    owners: Arc<Owners>,
+    records: Arc<Records>,
     /// Signalled when a letter was delivered or its teller is gone.
     told: Condvar,
 }
@@ -23,7 +23,7 @@ pub(crate) struct Shared {
 impl Shared {
     fn new(state: State) -> Self {
         Self {
-            owners: Arc::clone(&state.owners),
+            records: Arc::clone(&state.records),
             state: Mutex::new(state),
             told: Condvar::new(),
         }
@@ -181,14 +181,14 @@ impl Authority {
     /// waits for nobody: one load.
     #[must_use]
     pub fn owner_of(&self, pasid: HostPasid) -> Option<TenantId> {
-        self.shared.owners.get(pasid).tenant()
+        self.shared.records.owner(pasid).tenant()
     }
 
     /// Whether a PASID was freed and waits for its last hold. Takes no lock, as
     /// [`Authority::owner_of`].
     #[must_use]
     pub fn is_free_pending(&self, pasid: HostPasid) -> bool {
-        self.shared.owners.get(pasid).is_free_pending()
+        self.shared.records.owner(pasid).is_free_pending()
     }
 
     /// The events from one on, as far as the log still has them: to follow, ask again with
@@ -235,11 +235,9 @@ impl Authority {
             let outstanding = state.groups.current_of_all();
             let answer = state.customs.register(allocator, outstanding);
             let instance = allocator.instance;
-            state.done(
-                Request::Allocator,
-                answer,
-                |()| EventKind::AllocatorRegistered { instance },
-            )
+            state.done(Request::Allocator, answer, |()| {
+                EventKind::AllocatorRegistered { instance }
+            })
         })
     }
 
@@ -252,11 +250,9 @@ impl Authority {
         self.shared.with(|state| {
             let answer = state.customs.unregister(allocator);
             let instance = allocator.instance;
-            state.done(
-                Request::Allocator,
-                answer,
-                |()| EventKind::AllocatorUnregistered { instance },
-            )
+            state.done(Request::Allocator, answer, |()| {
+                EventKind::AllocatorUnregistered { instance }
+            })
         })
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use palisade_units::{Bdf, HostPasid};
 
-use crate::records::Record;
+use crate::labels::Label;
 
 /// A function in whose table a PASID is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct Binding {
     pub entries: u32,
 }
 
-/// What does not fit a record, which has one place. Most PASIDs are in the table of one function.
+/// What does not fit a label, which has one place. Most PASIDs are in the table of one function.
 #[derive(Default)]
 pub(crate) struct Bindings {
     elsewhere: HashMap<HostPasid, Vec<Binding>>,
@@ -23,12 +23,12 @@ pub(crate) struct Bindings {
 
 impl Bindings {
     /// One more entry. Says whether it is the first anywhere.
-    pub(crate) fn add(&mut self, pasid: HostPasid, record: &mut Record, place: Bdf) -> bool {
-        let is_first = !self.any(pasid, record);
-        let is_here = record.place == place.requester_id();
-        if record.entries == 0 || (is_here && record.entries < u16::MAX) {
-            record.place = place.requester_id();
-            record.entries += 1;
+    pub(crate) fn add(&mut self, pasid: HostPasid, label: &mut Label, place: Bdf) -> bool {
+        let is_first = !self.any(pasid, label);
+        let is_here = label.place == place.requester_id();
+        if label.entries == 0 || (is_here && label.entries < u16::MAX) {
+            label.place = place.requester_id();
+            label.entries += 1;
             return is_first;
         }
         let others = self.elsewhere.entry(pasid).or_default();
@@ -40,9 +40,9 @@ impl Bindings {
     }
 
     /// One entry less. Says whether it was the last anywhere.
-    pub(crate) fn remove(&mut self, pasid: HostPasid, record: &mut Record, place: Bdf) -> bool {
-        if record.entries > 0 && record.place == place.requester_id() {
-            record.entries -= 1;
+    pub(crate) fn remove(&mut self, pasid: HostPasid, label: &mut Label, place: Bdf) -> bool {
+        if label.entries > 0 && label.place == place.requester_id() {
+            label.entries -= 1;
         } else if let Some(others) = self.elsewhere.get_mut(&pasid) {
             for other in others.iter_mut().filter(|other| other.place == place) {
                 other.entries -= 1;
@@ -52,15 +52,15 @@ impl Bindings {
                 self.elsewhere.remove(&pasid);
             }
         }
-        !self.any(pasid, record)
+        !self.any(pasid, label)
     }
 
     /// Where a PASID is, by function.
-    pub(crate) fn of(&self, pasid: HostPasid, record: &Record) -> Vec<Binding> {
+    pub(crate) fn of(&self, pasid: HostPasid, label: &Label) -> Vec<Binding> {
         let mut all = self.elsewhere.get(&pasid).cloned().unwrap_or_default();
-        if record.entries > 0 {
-            let place = Bdf::from_requester_id(record.place);
-            let entries = u32::from(record.entries);
+        if label.entries > 0 {
+            let place = Bdf::from_requester_id(label.place);
+            let entries = u32::from(label.entries);
             match all.iter_mut().find(|other| other.place == place) {
                 Some(other) => other.entries += entries,
                 None => all.push(Binding { place, entries }),
@@ -70,17 +70,17 @@ impl Bindings {
         all
     }
 
-    fn any(&self, pasid: HostPasid, record: &Record) -> bool {
-        record.entries > 0 || self.elsewhere.contains_key(&pasid)
+    fn any(&self, pasid: HostPasid, label: &Label) -> bool {
+        label.entries > 0 || self.elsewhere.contains_key(&pasid)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Timestamp;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+    use zerocopy::FromZeros;
 
     proptest! {
         #[test]
@@ -88,25 +88,25 @@ mod tests {
             steps in prop::collection::vec((any::<bool>(), 0..4u16), 0..200)
         ) {
             let pasid = HostPasid::new(7).unwrap();
-            let mut record = Record::new(Timestamp::ZERO, 0);
-            // Near its end, so that the record's own count overflows into the map.
-            record.place = 2;
-            record.entries = u16::MAX - 3;
-            let mut model = BTreeMap::from([(2_u16, u32::from(record.entries))]);
+            let mut label = Label::new_zeroed();
+            // Near its end, so that the label's own count overflows into the map.
+            label.place = 2;
+            label.entries = u16::MAX - 3;
+            let mut model = BTreeMap::from([(2_u16, u32::from(label.entries))]);
             let mut bindings = Bindings::default();
             for (adds, id) in steps {
                 let place = Bdf::from_requester_id(id);
                 if adds {
-                    let is_first = bindings.add(pasid, &mut record, place);
+                    let is_first = bindings.add(pasid, &mut label, place);
                     prop_assert_eq!(is_first, model.is_empty());
                     *model.entry(id).or_default() += 1;
                 } else if let Some(count) = model.get_mut(&id) {
                     *count -= 1;
                     model.retain(|_, count| *count > 0);
-                    let was_last = bindings.remove(pasid, &mut record, place);
+                    let was_last = bindings.remove(pasid, &mut label, place);
                     prop_assert_eq!(was_last, model.is_empty());
                 }
-                let found = bindings.of(pasid, &record).into_iter();
+                let found = bindings.of(pasid, &label).into_iter();
                 let found: BTreeMap<u16, u32> =
                     found.map(|one| (one.place.requester_id(), one.entries)).collect();
                 prop_assert_eq!(&found, &model);
@@ -117,14 +117,14 @@ mod tests {
     #[test]
     fn the_last_entry_anywhere_leaves_nothing_behind() {
         let pasid = HostPasid::new(7).unwrap();
-        let mut record = Record::new(Timestamp::ZERO, 0);
+        let mut label = Label::new_zeroed();
         let mut bindings = Bindings::default();
         let [here, there] = [1, 2].map(Bdf::from_requester_id);
-        assert!(bindings.add(pasid, &mut record, here));
-        assert!(!bindings.add(pasid, &mut record, there));
-        assert!(!bindings.remove(pasid, &mut record, here));
-        assert!(bindings.remove(pasid, &mut record, there));
+        assert!(bindings.add(pasid, &mut label, here));
+        assert!(!bindings.add(pasid, &mut label, there));
+        assert!(!bindings.remove(pasid, &mut label, here));
+        assert!(bindings.remove(pasid, &mut label, there));
         assert!(bindings.elsewhere.is_empty());
-        assert!(bindings.add(pasid, &mut record, there));
+        assert!(bindings.add(pasid, &mut label, there));
     }
 }

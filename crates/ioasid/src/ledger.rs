@@ -59,14 +59,14 @@ impl State {
     }
 
     fn entry(&self, pasid: HostPasid) -> Option<LedgerEntry> {
-        let (owner, record) = (self.owners.get(pasid), self.records.at(pasid));
+        let (owner, label) = (self.records.owner(pasid), self.labels.at(pasid));
         Some(LedgerEntry {
             pasid,
             tenant: owner.tenant()?,
-            guest: record.guest(),
-            since: record.since(),
-            references: record.references,
-            bindings: self.bindings.of(pasid, record),
+            guest: label.guest(),
+            since: self.records.since(pasid),
+            references: self.records.references(pasid),
+            bindings: self.bindings.of(pasid, label),
             state: self.life(owner, pasid),
         })
     }

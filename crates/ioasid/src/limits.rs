@@ -26,7 +26,9 @@ impl Authority {
     pub fn remove_group(&self, group: GroupId) -> Result<(), IoasidError> {
         self.shared.with(|state| {
             let answer = state.groups.remove(group);
-            state.done(Request::Group, answer, |()| EventKind::GroupRemoved { group })
+            state.done(Request::Group, answer, |()| EventKind::GroupRemoved {
+                group,
+            })
         })
     }
 
@@ -73,7 +75,9 @@ impl Authority {
     pub fn unreserve(&self, range: PasidRange) -> Result<(), IoasidError> {
         self.shared.with(|state| {
             let answer = state.unreserve(range);
-            state.done(Request::Reserve, answer, |()| EventKind::Unreserved { range })
+            state.done(Request::Reserve, answer, |()| EventKind::Unreserved {
+                range,
+            })
         })
     }
 

@@ -15,7 +15,8 @@ impl State {
         host: HostPasid,
     ) -> Result<(), IoasidError> {
         let paired = IoasidError::AlreadyPaired { guest, host };
-        if self.live(id, tenant, host)?.guest().is_some() {
+        let owner = self.live(id, tenant, host)?;
+        if self.labels.at(host).guest().is_some() {
             return Err(paired);
         }
         let set = self.sets.open(id, tenant)?;
@@ -23,7 +24,8 @@ impl State {
             return Err(paired);
         }
         set.guests.insert(guest, host);
-        self.live(id, tenant, host)?.set_guest(Some(guest));
+        self.labels.at_mut(host).set_guest(Some(guest));
+        self.records.set_owner(host, owner.labelled());
         Ok(())
     }
 
@@ -35,7 +37,7 @@ impl State {
     ) -> Result<HostPasid, IoasidError> {
         let removed = self.sets.open(id, tenant)?.guests.remove(&guest);
         let host = removed.ok_or(IoasidError::GuestNotFound { tenant, guest })?;
-        self.records.at_mut(host).set_guest(None);
+        self.labels.at_mut(host).set_guest(None);
         Ok(host)
     }
 
@@ -52,6 +54,6 @@ impl State {
 
     pub(crate) fn guest_of(&self, id: SetId, host: HostPasid) -> Option<GuestPasid> {
         let is_mine = self.is_in(id, host);
-        is_mine.then(|| self.records.at(host).guest()).flatten()
+        is_mine.then(|| self.labels.at(host).guest()).flatten()
     }
 }

@@ -6,7 +6,8 @@ use crate::authority::Shared;
 use crate::notify::Scope;
 use crate::sets::SetId;
 use crate::{
-    CustomAllocator, Data, Hold, IoasidError, Listener, PasidRange, PasidState, Priority, Request, Subscription,
+    CustomAllocator, Data, Hold, IoasidError, Listener, PasidRange, PasidState, Priority, Request,
+    Subscription,
 };
 
 /// The PASIDs of one tenant. A handle: clones share the set and its quota. The set is closed by
@@ -102,11 +103,9 @@ impl PasidSet {
     ) -> Result<HostPasid, IoasidError> {
         let Handle { shared, id, tenant } = &*self.handle;
         let chosen = allocator.and_then(|one| one.alloc(range).map(|pasid| (pasid, one)));
-        let answer = shared.ask(*tenant, Request::Allocate, |state| {
-            match &chosen {
-                Some((pasid, one)) => state.alloc_chosen(*id, *tenant, range, (*pasid, one)),
-                None => Err(IoasidError::NoSpace { range }),
-            }
+        let answer = shared.ask(*tenant, Request::Allocate, |state| match &chosen {
+            Some((pasid, one)) => state.alloc_chosen(*id, *tenant, range, (*pasid, one)),
+            None => Err(IoasidError::NoSpace { range }),
         });
         if let (Err(_), Some((pasid, allocator))) = (&answer, chosen) {
             allocator.free(pasid);

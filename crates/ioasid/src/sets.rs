@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use palisade_units::{GuestPasid, HostPasid, TenantId};
 
 use crate::numbers::index;
-use crate::owners::MAX_SETS;
-use crate::records::Records;
+use crate::records::{MAX_SETS, Records};
 use crate::{GroupId, IoasidError};
 
 /// Names a set for ever: a slot is used again under another generation, so a stale handle finds nothing.
@@ -54,10 +53,10 @@ impl Set {
     }
 
     /// Takes the PASID that stands at a place off the list. The last one takes its place.
-    pub(crate) fn unlist(&mut self, at: u32, records: &mut Records) {
+    pub(crate) fn unlist(&mut self, at: u32, records: &Records) {
         self.owned.swap_remove(index(at));
         if let Some(moved) = self.owned.get(index(at)) {
-            records.at_mut(*moved).listed_at = at;
+            records.set_listed_at(*moved, at);
         }
     }
 }

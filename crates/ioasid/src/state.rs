@@ -9,10 +9,11 @@ use crate::bindings::Bindings;
 use crate::bitmap::FreeMap;
 use crate::custom::Customs;
 use crate::group::Groups;
+use crate::labels::Label;
 use crate::log::Log;
 use crate::notify::{Letter, Notification, Outbox, Transition};
-use crate::owners::{Owner, Owners};
-use crate::records::{Record, Records};
+use crate::numbers::ByPasid;
+use crate::records::{Owner, Records};
 use crate::sets::{Set, SetId, Sets};
 use crate::{
     CustomAllocator, Data, EventKind, FreeOutcome, IoasidError, PasidRange, PasidState, Request,
@@ -21,8 +22,8 @@ use crate::{
 /// All that the authority knows, behind one lock.
 pub(crate) struct State {
     pub(crate) free: FreeMap,
-    pub(crate) owners: Arc<Owners>,
-    pub(crate) records: Records,
+    pub(crate) records: Arc<Records>,
+    pub(crate) labels: ByPasid<Label>,
     pub(crate) bindings: Bindings,
     pub(crate) data: HashMap<HostPasid, Data>,
     pub(crate) sets: Sets,
@@ -41,8 +42,8 @@ impl State {
     pub(crate) fn new(reserved: &[PasidRange], log: Log) -> Self {
         let mut state = Self {
             free: FreeMap::full(),
-            owners: Arc::new(Owners::new()),
-            records: Records::zeroed(),
+            records: Arc::new(Records::new()),
+            labels: ByPasid::zeroed(),
             bindings: Bindings::default(),
             data: HashMap::new(),
             sets: Sets::default(),
@@ -81,8 +82,8 @@ impl State {
         self.free.remove(pasid.get());
         let listed_at = set.list(pasid);
         let since = self.log.push(Some(tenant), EventKind::Allocated { pasid });
-        *self.records.at_mut(pasid) = Record::new(since, listed_at);
-        self.owners.set(pasid, Owner::new(tenant, id.slot));
+        let owner = Owner::new(tenant, id.slot);
+        self.records.begin(pasid, owner, since, listed_at);
         self.announce(Transition::Alloc, pasid);
         Ok(pasid)
     }
@@ -158,28 +159,28 @@ impl State {
 
     /// Frees a PASID that is out and was not freed.
     fn free_live(&mut self, owner: Owner, pasid: HostPasid) {
-        let record = self.records.at(pasid);
-        let (guest, references) = (record.guest(), record.references);
-        let outcome = match references {
+        let outcome = match self.records.references(pasid) {
             0 => FreeOutcome::Reclaimed,
             _ => FreeOutcome::Pending,
         };
         let freed = EventKind::Freed { pasid, outcome };
         self.log.push(owner.tenant(), freed);
         self.announce(Transition::Free, pasid);
-        if let (Some(guest), Some(set)) = (guest, self.sets.in_slot(owner.slot())) {
-            set.guests.remove(&guest);
+        if owner.is_labelled() {
+            let guest = self.labels.at(pasid).guest();
+            let set = self.sets.in_slot(owner.slot());
+            guest.and_then(|guest| set?.guests.remove(&guest));
         }
         match outcome {
             FreeOutcome::Reclaimed => self.give_back(pasid),
-            FreeOutcome::Pending => self.owners.set(pasid, owner.free_pending()),
+            FreeOutcome::Pending => self.records.set_owner(pasid, owner.free_pending()),
         }
     }
 
     pub(crate) fn free_range(&mut self, id: SetId, range: PasidRange) -> u32 {
         let mut freed = 0;
         for pasid in self.owned_within(id, range) {
-            let owner = self.owners.get(pasid);
+            let owner = self.records.owner(pasid);
             if !owner.is_free_pending() {
                 self.free_live(owner, pasid);
                 freed += 1;
@@ -217,9 +218,10 @@ impl State {
 
     /// Where a PASID that is out is in its life.
     pub(crate) fn life(&self, owner: Owner, pasid: HostPasid) -> PasidState {
-        match owner.is_free_pending() {
-            true => PasidState::FreePending,
-            false => self.records.at(pasid).state(),
+        match (owner.is_free_pending(), self.records.references(pasid)) {
+            (true, _) => PasidState::FreePending,
+            (false, 0) => PasidState::Idle,
+            (false, _) => PasidState::Active,
         }
     }
 
@@ -232,14 +234,14 @@ impl State {
     }
 
     fn write_to_listeners(&mut self, kind: Transition, pasid: HostPasid) {
-        let owner = self.owners.get(pasid);
+        let owner = self.records.owner(pasid);
         let (Some(tenant), Some(set)) = (owner.tenant(), self.sets.id_in_slot(owner.slot())) else {
             return;
         };
         let notification = Notification {
             kind,
             pasid,
-            guest: self.records.at(pasid).guest(),
+            guest: self.labels.at(pasid).guest(),
             tenant,
             data: self.data.get(&pasid).copied(),
         };
@@ -253,7 +255,7 @@ impl State {
         tenant: TenantId,
         pasid: HostPasid,
     ) -> Result<Owner, IoasidError> {
-        let owner = self.owners.get(pasid);
+        let owner = self.records.owner(pasid);
         if !owner.is_out() {
             return Err(IoasidError::NotFound { pasid });
         }
@@ -263,29 +265,33 @@ impl State {
         Ok(owner)
     }
 
-    /// The record of a PASID that is this set's and was not freed.
+    /// Whose a PASID is, if it is this set's and was not freed.
     pub(crate) fn live(
-        &mut self,
+        &self,
         id: SetId,
         tenant: TenantId,
         pasid: HostPasid,
-    ) -> Result<&mut Record, IoasidError> {
-        if self.owned(id, tenant, pasid)?.is_free_pending() {
+    ) -> Result<Owner, IoasidError> {
+        let owner = self.owned(id, tenant, pasid)?;
+        if owner.is_free_pending() {
             return Err(IoasidError::FreePending { pasid });
         }
-        Ok(self.records.at_mut(pasid))
+        Ok(owner)
     }
 
     /// Whether a PASID is out and in a set.
     pub(crate) fn is_in(&self, id: SetId, pasid: HostPasid) -> bool {
-        let owner = self.owners.get(pasid);
+        let owner = self.records.owner(pasid);
         owner.is_out() && owner.slot() == id.slot && self.sets.get(id).is_some()
     }
 
     /// The end of a PASID's life: the number may be given out again.
     pub(crate) fn give_back(&mut self, pasid: HostPasid) {
-        let owner = self.owners.get(pasid);
-        self.owners.gone(pasid);
+        let owner = self.records.owner(pasid);
+        self.records.end(pasid);
+        if owner.is_labelled() {
+            self.labels.at_mut(pasid).set_guest(None);
+        }
         self.free.insert(pasid.get());
         if !self.data.is_empty() {
             self.data.remove(&pasid);
@@ -293,9 +299,9 @@ impl State {
         if let Some(allocator) = self.customs.gone(pasid) {
             self.outbox.post(Letter::Return { pasid, allocator });
         }
-        let listed_at = self.records.at(pasid).listed_at;
+        let listed_at = self.records.listed_at(pasid);
         if let Some(set) = self.sets.in_slot(owner.slot()) {
-            set.unlist(listed_at, &mut self.records);
+            set.unlist(listed_at, &self.records);
             self.groups.uncharge(set.group);
             if set.is_closed {
                 self.remove_if_done(owner.slot());

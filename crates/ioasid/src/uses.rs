@@ -15,23 +15,22 @@ impl State {
         tenant: TenantId,
         pasid: HostPasid,
     ) -> Result<(), IoasidError> {
-        self.live(id, tenant, pasid)?.references += 1;
+        self.live(id, tenant, pasid)?;
+        self.records.add_reference(pasid);
         Ok(())
     }
 
     /// One more reference beside one that exists, which a free-pending PASID allows too.
     pub(crate) fn get_again(&mut self, pasid: HostPasid) {
-        self.records.at_mut(pasid).references += 1;
+        self.records.add_reference(pasid);
     }
 
     /// A hold goes. Says whether it was the last.
     pub(crate) fn put(&mut self, pasid: HostPasid) -> Put {
-        let record = self.records.at_mut(pasid);
-        record.references -= 1;
-        if record.references > 0 {
+        if self.records.remove_reference(pasid) > 0 {
             return Put::OthersRemain;
         }
-        let owner = self.owners.get(pasid);
+        let owner = self.records.owner(pasid);
         if owner.is_free_pending() {
             let reclaimed = EventKind::Reclaimed { pasid };
             self.log.push(owner.tenant(), reclaimed);
@@ -42,12 +41,12 @@ impl State {
 
     /// An entry of a PASID is in a table. The caller has a reference.
     pub(crate) fn bound(&mut self, pasid: HostPasid, place: Bdf) -> Result<(), IoasidError> {
-        let owner = self.owners.get(pasid);
+        let owner = self.records.owner(pasid);
         if owner.is_free_pending() {
             return Err(IoasidError::FreePending { pasid });
         }
-        let record = self.records.at_mut(pasid);
-        let is_first = self.bindings.add(pasid, record, place);
+        let label = self.labels.at_mut(pasid);
+        let is_first = self.bindings.add(pasid, label, place);
         let bound = EventKind::Bound { pasid, place };
         self.log.push(owner.tenant(), bound);
         if is_first {
@@ -58,9 +57,9 @@ impl State {
 
     /// An entry that [`State::bound`] told of is gone. The caller has a reference.
     pub(crate) fn unbound(&mut self, pasid: HostPasid, place: Bdf) {
-        let owner = self.owners.get(pasid);
-        let record = self.records.at_mut(pasid);
-        let was_last = self.bindings.remove(pasid, record, place);
+        let owner = self.records.owner(pasid);
+        let label = self.labels.at_mut(pasid);
+        let was_last = self.bindings.remove(pasid, label, place);
         let unbound = EventKind::Unbound { pasid, place };
         self.log.push(owner.tenant(), unbound);
         if was_last {
@@ -75,7 +74,7 @@ impl State {
         (pasid, place): (HostPasid, Bdf),
         reason: FaultCode,
     ) {
-        let tenant = tenant.or_else(|| self.owners.get(pasid).tenant());
+        let tenant = tenant.or_else(|| self.records.owner(pasid).tenant());
         let fault = EventKind::Faulted {
             pasid,
             place,
