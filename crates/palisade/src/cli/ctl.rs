@@ -30,7 +30,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Question {
-    /// Who holds which PASID, and since when
+    /// Who holds which PASID, since when, and bound where
     Ledger,
     /// What happened to PASIDs: allocated, bound, refused, freed
     Events {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use palisade_ioasid::{Event, EventKind, GroupId, IoasidError};
+use palisade_ioasid::{Event, EventKind, GroupId, IoasidError, PasidRange};
 use palisade_units::TenantId;
 use serde::{Deserialize, Serialize};
 
@@ -85,8 +85,8 @@ impl EventLine {
             EventKind::GroupRemoved { group } => {
                 ("group-removed", None, None, Some(names.group(group)))
             }
-            EventKind::Reserved { range } => ("reserved", None, None, Some(range.to_string())),
-            EventKind::Unreserved { range } => ("unreserved", None, None, Some(range.to_string())),
+            EventKind::Reserved { range } => ("reserved", None, None, Some(ends(range))),
+            EventKind::Unreserved { range } => ("unreserved", None, None, Some(ends(range))),
             EventKind::AllocatorRegistered { instance } => {
                 let detail = instance.0.to_string();
                 ("allocator-registered", None, None, Some(detail))
@@ -118,6 +118,11 @@ impl EventLine {
     }
 }
 
+/// A range as the operator writes it.
+fn ends(range: PasidRange) -> String {
+    format!("{}-{}", range.min, range.max)
+}
+
 impl fmt::Display for EventLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (seconds, millis) = (self.at_ns / 1_000_000_000, self.at_ns / 1_000_000 % 1000);
@@ -143,7 +148,7 @@ impl fmt::Display for EventLine {
 #[cfg(test)]
 mod tests {
     use super::{super::WallClock, *};
-    use palisade_ioasid::{Audit, Authority, PasidRange, Quota, Sequence};
+    use palisade_ioasid::{Audit, Authority, Quota, Sequence};
     use std::sync::Arc;
 
     struct Numbers;

@@ -162,11 +162,12 @@ fn check(state: &RunTime) -> Result<(), String> {
         }
         free_from = max + 1;
     }
-    // A tree is no deeper than it has groups.
+    // A way up passes each group once at the most, and then one that the configuration has.
+    let longest = state.groups.len() + 1;
     for name in state.groups.keys() {
         let above = |name: &&String| state.groups.get(*name).and_then(Option::as_ref);
         if std::iter::successors(Some(name), above)
-            .nth(state.groups.len())
+            .nth(longest)
             .is_some()
         {
             return Err(format!("group {name:?} is below itself"));

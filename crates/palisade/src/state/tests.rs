@@ -26,12 +26,14 @@ fn name() -> impl Strategy<Value = String> {
 
 prop_compose! {
     fn state()(
+        is_below_configured in any::<bool>(),
         quotas in prop::collection::btree_map(name(), 0_u32..1 << 20, 0..4),
         below in prop::collection::btree_set(name(), 0..4),
         limits in prop::collection::btree_map(name(), prop::option::of(0_u32..1 << 20), 0..4),
         lens in prop::collection::vec((1_u32..9, 0_u32..9), 0..4),
     ) -> RunTime {
-        let mut parent = None;
+        // Longer than the names here, so that it is none of them: a group of the configuration.
+        let mut parent = is_below_configured.then(|| "elsewhere".to_owned());
         let groups = below.into_iter().map(|name| (name.clone(), parent.replace(name))).collect();
         let mut at = 0;
         let reserved = lens.into_iter().map(|(gap, len)| {

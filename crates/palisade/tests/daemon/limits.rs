@@ -279,7 +279,7 @@ fn r79_events_have_the_names_of_groups_also_of_those_that_are_gone() {
         "group-created (group web below the host, max 1)",
         "group-created (group mine below group web, max unlimited)",
         "group-removed (group mine)",
-        "reserved (",
+        "reserved (100-199)",
         "bob        refused (Allocate: group web has its whole limit of PASIDs out)",
     ] {
         assert!(events.contains(what), "{what}: {events}");

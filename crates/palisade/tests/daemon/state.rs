@@ -275,3 +275,60 @@ fn r10_a_range_that_the_configuration_takes_over_is_its_own_then() {
         json!({ "min": 5, "max": 20, "origin": "configuration" })
     );
 }
+
+#[test]
+fn r53_a_group_that_the_configuration_takes_over_keeps_the_limit_set_at_run_time() {
+    let taken_over = config().replacen(
+        "[[group]]\n",
+        "[[group]]\nname = \"below\"\nmax = 9\nparent = \"web\"\n[[group]]\n",
+        1,
+    );
+    let daemon = Daemon::start_in(killed(), &taken_over);
+    let line = || {
+        let groups = daemon.json(&["groups"])["groups"].clone();
+        let found = groups
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|g| g["name"] == "below");
+        let line = found.unwrap();
+        ["parent", "max", "origin"].map(|key| line[key].clone())
+    };
+    assert_eq!(line(), [json!("web"), json!(3), json!("configuration")]);
+    daemon.done(&["group", "limit", "below", "configured"]);
+    assert_eq!(line(), [json!("web"), json!(9), json!("configuration")]);
+}
+
+#[test]
+fn r53_a_group_below_one_of_the_configuration_is_kept() {
+    let daemon = start();
+    daemon.done(&["group", "create", "mine", "--parent", "web"]);
+    let daemon = Daemon::start_in(daemon.kill(), &config());
+    assert_eq!(daemon.json(&["groups"])["groups"][1]["parent"], "web");
+}
+
+#[test]
+fn r53_a_group_whose_parent_is_gone_is_told_of_and_comes_back_with_it() {
+    let daemon = Daemon::start_in(killed(), &config());
+    daemon.done(&["group", "create", "mine", "--max", "2", "--parent", "web"]);
+    daemon.done(&["group", "create", "lost", "--parent", "mine"]);
+    let without = config().replacen("[[group]]\nname = \"web\"\nmax = 30\n", "", 1);
+    let names = |daemon: &Daemon| -> Vec<String> {
+        let groups = daemon.json(&["groups"])["groups"].clone();
+        let groups = groups.as_array().unwrap().iter();
+        groups
+            .map(|g| g["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let daemon = Daemon::start_in(daemon.kill(), &without);
+    assert_eq!(names(&daemon), ["top", "below"]);
+    daemon.done(&["group", "remove", "lost"]);
+    assert!(
+        daemon
+            .refused(&["group", "remove", "lost"])
+            .contains("ENOENT")
+    );
+    let daemon = Daemon::start_in(daemon.kill(), &config());
+    assert_eq!(names(&daemon), ["top", "below", "web", "mine"]);
+    assert_eq!(daemon.json(&["groups"])["groups"][3]["max"], 2);
+}
