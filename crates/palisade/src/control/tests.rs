@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 struct Few;
@@ -43,8 +45,12 @@ impl Books for Few {
 }
 
 fn ask(question: &str) -> String {
+    ask_bytes(question.as_bytes())
+}
+
+fn ask_bytes(question: &[u8]) -> String {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
-    theirs.write_all(question.as_bytes()).unwrap();
+    theirs.write_all(question).unwrap();
     theirs.shutdown(std::net::Shutdown::Write).unwrap();
     answer(&ours, &Few).unwrap();
     drop(ours);
@@ -108,4 +114,52 @@ fn only_the_owner_and_root_may_ask() {
     assert!(may_ask(Uid::ROOT, user(1000)));
     assert!(!may_ask(user(1001), user(1000)));
     assert!(!may_ask(user(1000), Uid::ROOT));
+}
+
+fn question() -> impl Strategy<Value = Question> {
+    let name = "[ -~]{0,80}";
+    let quota = prop_oneof![
+        any::<u32>().prop_map(NewQuota::Number),
+        Just(NewQuota::Configured)
+    ];
+    let limit = prop_oneof![
+        any::<u32>().prop_map(NewLimit::Max),
+        Just(NewLimit::Unlimited),
+        Just(NewLimit::Configured)
+    ];
+    let change = prop_oneof![
+        (name, quota).prop_map(|(tenant, quota)| Change::Quota { tenant, quota }),
+        (name, limit.clone(), prop::option::of(name))
+            .prop_map(|(name, max, parent)| Change::CreateGroup { name, max, parent }),
+        (name, limit).prop_map(|(name, max)| Change::LimitGroup { name, max }),
+        name.prop_map(|name| Change::RemoveGroup { name }),
+        any::<(u32, u32)>().prop_map(|(min, max)| Change::Reserve { min, max }),
+        any::<(u32, u32)>().prop_map(|(min, max)| Change::Unreserve { min, max }),
+    ];
+    prop_oneof![
+        Just(Question::Ledger),
+        any::<u64>().prop_map(|since| Question::Events { since }),
+        Just(Question::Groups),
+        Just(Question::Reserved),
+        change.prop_map(Question::Change),
+    ]
+}
+
+proptest! {
+    /// The longest names fit, and so does what JSON makes of their worst bytes.
+    #[test]
+    fn every_question_is_one_short_line_and_is_understood(question in question()) {
+        let line = serde_json::to_string(&question).unwrap();
+        prop_assert!(!line.contains('\n'));
+        let refused = ask(&format!("{line}\n")).contains("this is no question");
+        prop_assert!(!refused, "{}", line);
+    }
+
+    #[test]
+    fn r78_no_bytes_stop_it_from_answering(bytes in prop::collection::vec(any::<u8>(), 0..2000), cut in 0_usize..60) {
+        let whole = br#"{"change":{"create-group":{"name":"a","max":{"max":3},"parent":"b"}}}"#;
+        let bytes = [&whole[..cut], &bytes].concat();
+        let answer: serde_json::Value = serde_json::from_str(&ask_bytes(&bytes)).unwrap();
+        prop_assert_eq!(&answer["errno"], "EINVAL");
+    }
 }
