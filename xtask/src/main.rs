@@ -1,6 +1,7 @@
 //! Developer commands: `cargo xtask …`.
 
 mod guest;
+mod interleavings;
 
 use std::process::ExitCode;
 
@@ -17,11 +18,14 @@ struct Arguments {
 enum Command {
     /// Run scenarios with real guests under QEMU
     Guest(guest::Arguments),
+    /// Run every interleaving of threads that meet in the PASID authority
+    Interleavings,
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Guest(arguments) => guest::run(&arguments),
+        Command::Interleavings => interleavings::run(),
     };
     match outcome {
         Ok(code) => code,

@@ -1,5 +1,4 @@
 use palisade_units::GuestPasid;
-use zerocopy::FromZeros;
 
 /// A word that its owner attaches to a PASID. The authority passes it on and does not read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -7,7 +6,7 @@ pub struct Data(pub u64);
 
 /// What is kept beside the record of a PASID that a guest has named or that is in a table. All zeros in
 /// one that is free.
-#[derive(FromZeros)]
+#[derive(Default, zerocopy::FromZeros)]
 pub(crate) struct Label {
     /// The guest's number and one, or 0 for none.
     guest: u32,

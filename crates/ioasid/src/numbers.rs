@@ -4,8 +4,9 @@ use palisade_units::{HostPasid, PASID_COUNT};
 #[cfg(not(loom))]
 use zerocopy::FromZeros;
 
-/// How many places a table has.
-pub(crate) const PLACES: usize = index(PASID_COUNT);
+/// How many places a table has: one for each PASID, but a few where every interleaving is run, which
+/// begins with a new table each time.
+const PLACES: usize = if cfg!(loom) { 16 } else { index(PASID_COUNT) };
 
 /// A table with a place for each PASID. The number is masked, so no bound is checked on the way.
 pub(crate) struct ByPasid<T>(Box<[T; PLACES]>);
@@ -17,6 +18,14 @@ impl<T: FromZeros> ByPasid<T> {
         let table = <[T; PLACES]>::new_box_zeroed();
         let layout = std::alloc::Layout::new::<[T; PLACES]>();
         Self(table.unwrap_or_else(|_| std::alloc::handle_alloc_error(layout)))
+    }
+}
+
+#[cfg(loom)]
+impl<T: Default> ByPasid<T> {
+    pub(crate) fn zeroed() -> Self {
+        let table: Vec<T> = (0..PLACES).map(|_| T::default()).collect();
+        Self(table.try_into().unwrap_or_else(|_| unreachable!()))
     }
 }
 
