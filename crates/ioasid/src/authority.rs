@@ -1,4 +1,4 @@
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use palisade_units::{Bdf, HostPasid, TenantId};
 
@@ -31,8 +31,7 @@ impl Shared {
 
     /// To look at the state without changing it.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        // No operation leaves the state half changed, so a panic elsewhere does not spoil it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Runs one operation and returns after its listeners were told, or, within a listener's call, before.
@@ -78,8 +77,7 @@ impl Shared {
                     return;
                 }
                 Some(_) => {
-                    let woken = self.told.wait(state);
-                    state = woken.unwrap_or_else(PoisonError::into_inner);
+                    self.told.wait(&mut state);
                 }
                 None => {
                     let Some(letter) = state.outbox.take() else {

@@ -103,7 +103,7 @@ impl Groups {
     pub(crate) fn create(&mut self, parent: GroupId, max: Limit) -> Result<GroupId, IoasidError> {
         self.node(parent)?;
         let too_deep = IoasidError::GroupTooDeep { group: parent };
-        if self.path(parent).count() >= MAX_GROUP_DEPTH {
+        if self.depth(parent) >= MAX_GROUP_DEPTH {
             return Err(too_deep);
         }
         let number = u32::try_from(self.nodes.len()).map_err(|_| too_deep)?;
@@ -150,17 +150,32 @@ impl Groups {
     /// Charges one PASID to a node and to those above it, or to none: the lowest that has no room counts
     /// the refusal.
     pub(crate) fn charge(&mut self, id: GroupId) -> Result<(), IoasidError> {
-        let full = self.path(id).find(|(_, node)| !node.has_room());
-        if let Some((group, _)) = full {
-            self.node(group)?.usage.events += 1;
-            return Err(IoasidError::GroupLimit { group });
+        let mut at = Some(id);
+        while let Some(group) = at {
+            let node = self.node(group)?;
+            if !node.has_room() {
+                node.usage.events += 1;
+                self.uncharge_below(Some(group), id);
+                return Err(IoasidError::GroupLimit { group });
+            }
+            node.usage.current += 1;
+            at = node.parent;
         }
-        self.along(id, |usage| usage.current += 1);
         Ok(())
     }
 
     pub(crate) fn uncharge(&mut self, id: GroupId) {
-        self.along(id, |usage| usage.current -= 1);
+        self.uncharge_below(None, id);
+    }
+
+    /// Gives one back to a node and to those above it, up to one that was not charged.
+    fn uncharge_below(&mut self, end: Option<GroupId>, id: GroupId) {
+        let mut at = Some(id);
+        while let Some(group) = at.filter(|_| at != end) {
+            let Ok(node) = self.node(group) else { return };
+            node.usage.current -= 1;
+            at = node.parent;
+        }
     }
 
     /// How many PASIDs are out below the root, which is all of them.
@@ -169,18 +184,10 @@ impl Groups {
         root.map_or(0, |root| root.usage.current)
     }
 
-    fn along(&mut self, id: GroupId, change: impl Fn(&mut GroupUsage)) {
-        let mut at = Some(id);
-        while let Some(node) = at.and_then(|id| self.node(id).ok()) {
-            change(&mut node.usage);
-            at = node.parent;
-        }
-    }
-
-    /// The node and those above it, the root last.
-    fn path(&self, id: GroupId) -> impl Iterator<Item = (GroupId, &Node)> {
-        let named = |id: GroupId| Some((id, self.nodes.get(index(id.0))?.as_ref()?));
-        std::iter::successors(named(id), move |(_, node)| named(node.parent?))
+    /// How many nodes there are from this one up.
+    fn depth(&self, id: GroupId) -> usize {
+        let parent = |id: &GroupId| self.nodes.get(index(id.0))?.as_ref()?.parent;
+        std::iter::successors(Some(id), parent).count()
     }
 
     fn node(&mut self, id: GroupId) -> Result<&mut Node, IoasidError> {

@@ -73,12 +73,16 @@ impl Log {
     }
 
     /// Writes an event down and says when it was.
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "an event that is passed on is put together of small parts and then copied in large ones, \
+                  for which a processor waits until its stores are done"
+    )]
+    #[inline(always)]
     pub(crate) fn push(&mut self, tenant: Option<TenantId>, kind: EventKind) -> Timestamp {
         let sequence = Sequence::new(self.next);
         self.next += 1;
         let at = self.clock.now();
-        // Written where it stays: an event is made of small parts, and is large to be passed on.
         if let Some(entry) = self.room(tenant) {
             entry.following = END;
             entry.event = Event {
@@ -114,19 +118,27 @@ impl Log {
     }
 
     /// A place for a tenant's event, at the end of the chain of its events.
+    #[inline(never)]
     fn room(&mut self, tenant: Option<TenantId>) -> Option<&mut Entry> {
         if self.capacity == 0 {
             return None;
         }
-        let at = self.share(tenant);
+        let recent = self.shares.get(index(self.recent));
+        if recent.is_none_or(|share| share.tenant != tenant) {
+            self.recent = self.share(tenant);
+        }
+        let at = self.recent;
         let share = self.shares.get_mut(index(at))?;
         let is_full = self.entries.len() == self.capacity;
         if is_full && share.len > 0 && share.len >= self.fair {
             // Its oldest event makes room for its newest.
             let place = share.oldest;
-            share.oldest = self.entries.get(index(place))?.following;
-            share.len -= 1;
-            return self.append(at, place);
+            if share.len > 1 {
+                share.oldest = self.entries.get(index(place))?.following;
+                self.entries.get_mut(index(share.newest))?.following = place;
+                share.newest = place;
+            }
+            return self.entries.get_mut(index(place));
         }
         if is_full {
             let place = self.take_from_another()?;
@@ -155,21 +167,18 @@ impl Log {
 
     /// The share of a tenant, made if it has none.
     fn share(&mut self, tenant: Option<TenantId>) -> u32 {
-        let recent = self.shares.get(index(self.recent));
-        if recent.is_none_or(|share| share.tenant != tenant) {
-            let fresh = u32::try_from(self.shares.len()).unwrap_or(END);
-            self.recent = *self.share_of.entry(tenant).or_insert(fresh);
-            if self.recent == fresh {
-                self.shares.push(Share {
-                    tenant,
-                    oldest: END,
-                    newest: END,
-                    len: 0,
-                });
-                self.divide();
-            }
+        let fresh = u32::try_from(self.shares.len()).unwrap_or(END);
+        let at = *self.share_of.entry(tenant).or_insert(fresh);
+        if at == fresh {
+            self.shares.push(Share {
+                tenant,
+                oldest: END,
+                newest: END,
+                len: 0,
+            });
+            self.divide();
         }
-        self.recent
+        at
     }
 
     /// Drops the oldest event of somebody with more than a fair share of a full log, and says where it

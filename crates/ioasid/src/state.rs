@@ -172,7 +172,7 @@ impl State {
             guest.and_then(|guest| set?.guests.remove(&guest));
         }
         match outcome {
-            FreeOutcome::Reclaimed => self.give_back(pasid),
+            FreeOutcome::Reclaimed => self.give_back(owner, pasid),
             FreeOutcome::Pending => self.records.set_owner(pasid, owner.free_pending()),
         }
     }
@@ -259,7 +259,7 @@ impl State {
         if !owner.is_out() {
             return Err(IoasidError::NotFound { pasid });
         }
-        if !self.is_in(id, pasid) {
+        if !self.is_of(id, owner) {
             return Err(IoasidError::NotOwner { pasid, tenant });
         }
         Ok(owner)
@@ -282,12 +282,16 @@ impl State {
     /// Whether a PASID is out and in a set.
     pub(crate) fn is_in(&self, id: SetId, pasid: HostPasid) -> bool {
         let owner = self.records.owner(pasid);
-        owner.is_out() && owner.slot() == id.slot && self.sets.get(id).is_some()
+        owner.is_out() && self.is_of(id, owner)
+    }
+
+    /// Whether a set is the one that the owner of a PASID that is out names.
+    fn is_of(&self, id: SetId, owner: Owner) -> bool {
+        owner.slot() == id.slot && self.sets.get(id).is_some()
     }
 
     /// The end of a PASID's life: the number may be given out again.
-    pub(crate) fn give_back(&mut self, pasid: HostPasid) {
-        let owner = self.records.owner(pasid);
+    pub(crate) fn give_back(&mut self, owner: Owner, pasid: HostPasid) {
         self.records.end(pasid);
         if owner.is_labelled() {
             self.labels.at_mut(pasid).set_guest(None);

@@ -34,7 +34,7 @@ impl State {
         if owner.is_free_pending() {
             let reclaimed = EventKind::Reclaimed { pasid };
             self.log.push(owner.tenant(), reclaimed);
-            self.give_back(pasid);
+            self.give_back(owner, pasid);
         }
         Put::Last
     }
