@@ -42,6 +42,7 @@ impl Function for Unit {
         self.catch_up();
         let effects = self.registers().write(offset_bytes, from);
         self.perform(effects);
+        self.answer_postponed();
         Ok(())
     }
 

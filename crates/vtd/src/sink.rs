@@ -1,31 +1,36 @@
 //! What the platform reports: faults become records, page requests become descriptors, both in the
 //! guest's names. Called by engines while the guest works on the registers.
 
-use palisade_iommu::{
-    Fault, FaultProcessing, FaultReason, GroupIndex, PageRequest, PageResponse, PlaceInGroup,
-    QueueFull, Sink,
-};
-use palisade_units::{Access, Bdf, GuestPasid};
-use palisade_vfio::SpaceKey;
+use palisade_iommu::{Fault, FaultProcessing, FaultReason, PageRequest, QueueFull, Sink};
+use palisade_units::{Access, GuestPasid};
 
 use crate::Unit;
-use crate::registers::{Refusal, TranslationState};
+use crate::registers::TranslationState;
 use crate::spec::command::TranslationTableMode;
 use crate::spec::fault::{FaultCode, FaultRecord, RequestKind};
-use crate::spec::page_request as spec;
-use crate::tables::{TableFault, Tables, Tag, code};
+use crate::tables::{TableFault, Tables, Tag, code, context_fpd};
+
+mod asked;
+mod page_requests;
+
+pub(crate) use asked::Asked;
 
 impl Sink for Unit {
     fn fault(&self, fault: Fault) {
-        // A storm of faults ends here: a full log costs no walk.
         let translation = {
-            let mut registers = self.registers();
-            if !registers.takes_faults() {
+            let registers = self.registers();
+            // A storm of faults ends here: after an overflow nothing is recorded, and no table is read.
+            if registers.drops_faults() {
                 return;
             }
             registers.translation()
         };
-        let named = self.name(translation, &fault);
+        // With translation off the unit looks at no request, and so it has no fault (VT-d §7.1).
+        let TranslationState::On(root) = translation else {
+            return;
+        };
+        let named = name(Tables::new(&self.memory, root), &fault);
+        // Only a fault that software wants to hear of may find the records full (VT-d §7.1, §7.2.1).
         if named.processing == FaultProcessing::Disabled {
             return;
         }
@@ -43,108 +48,58 @@ impl Sink for Unit {
 
     fn page_request(&self, request: PageRequest) -> Result<(), QueueFull> {
         let translation = self.registers().translation();
-        if let TranslationState::On(root) = translation {
-            let tables = Tables::new(&self.memory, root);
-            if let Err(fault) = tables.check_page_request(request.bdf, tag(request.pasid)) {
-                self.refuse_page_request(&request, fault);
-                return Ok(());
-            }
-        }
-        let descriptor = spec::PageRequestDescriptor {
-            requester: request.bdf,
-            pasid: request.pasid,
-            at: request.at,
-            access: request.access,
-            group: request.group,
-            place: request.last_in_group,
+        let TranslationState::On(root) = translation else {
+            // No table says that the function may ask, and none that it may not: an invalid request,
+            // and no fault (VT-d §7.4.1).
+            self.refuse_page_request(&request);
+            return Ok(());
         };
-        let pushed = self.registers().push_page_request(&self.memory, descriptor);
-        match pushed {
-            Ok(message) => {
-                self.send(message);
-                Ok(())
-            }
-            // The specification has the unit answer "success", so that the device asks again at once
-            // (VT-d §7.4.1, Table 31). The platform answers "failure" instead, so that a guest that
-            // never empties its queue keeps no engine busy.
-            Err(Refusal::Overflow(message)) => {
-                self.send(message);
-                Err(QueueFull)
-            }
-            Err(Refusal::NoQueue) => Err(QueueFull),
+        let tables = Tables::new(&self.memory, root);
+        if let Err(fault) = tables.check_page_request(request.bdf, tag(request.pasid)) {
+            self.record_page_request(&request, fault);
+            self.refuse_page_request(&request);
+            return Ok(());
         }
+        self.queue_page_request(&request)
     }
 }
 
-impl Unit {
-    /// The reason of a fault as the guest's own tables explain it. The platform knows only that nothing is
-    /// bound; which of the guest's entries is to blame stands in its memory.
-    fn name(&self, translation: TranslationState, fault: &Fault) -> TableFault {
-        let as_reported = TableFault {
-            code: code(fault.reason),
-            processing: FaultProcessing::Report,
-        };
-        let TranslationState::On(root) = translation else {
-            return as_reported;
-        };
-        let tables = Tables::new(&self.memory, root);
-        if fault.reason == FaultReason::PasidEntryNotPresent {
-            return match tables.look_up(fault.bdf, tag(fault.pasid)) {
-                Err(named) => named,
-                Ok(found) => TableFault {
-                    processing: found.processing,
-                    ..as_reported
-                },
-            };
-        }
-        match tables.mode() {
-            TranslationTableMode::Legacy => TableFault {
-                code: legacy_code(fault.reason, fault.access),
+/// The reason of a fault as the guest's own tables explain it. The platform knows only that nothing is
+/// bound, or what the function itself cannot do; which of the guest's entries is to blame stands in its
+/// memory.
+fn name(tables: Tables<'_>, fault: &Fault) -> TableFault {
+    let reported = |code| TableFault {
+        code,
+        processing: FaultProcessing::Report,
+    };
+    let legacy = tables.mode() == TranslationTableMode::Legacy;
+    let as_reported = reported(if legacy {
+        legacy_code(fault.reason, fault.access)
+    } else {
+        code(fault.reason)
+    });
+    match fault.reason {
+        FaultReason::PasidEntryNotPresent => match tables.look_up(fault.bdf, tag(fault.pasid)) {
+            Err(named) => named,
+            Ok(found) => TableFault {
+                processing: found.processing,
                 ..as_reported
             },
-            _ => as_reported,
+        },
+        // What the function cannot do counts from its context entry on: a fault on the way there comes
+        // first, one behind it does not happen. The codes rise in the order of the tables.
+        FaultReason::PasidDisabled | FaultReason::PasidTooLarge => {
+            match tables.look_up(fault.bdf, tag(fault.pasid)) {
+                Err(named) if named.code <= as_reported.code => named,
+                _ => TableFault {
+                    processing: tables
+                        .context(fault.bdf)
+                        .map_or(FaultProcessing::Report, context_fpd),
+                    ..as_reported
+                },
+            }
         }
-    }
-
-    /// The tables do not let the function ask: that is a fault, and the request is answered
-    /// (VT-d §7.4.1, Table 31).
-    fn refuse_page_request(&self, request: &PageRequest, fault: TableFault) {
-        if fault.processing == FaultProcessing::Report {
-            let record = FaultRecord::new(
-                request.bdf,
-                request.pasid,
-                request.at,
-                request.access,
-                RequestKind::PageRequest,
-                fault.code,
-            );
-            let message = self.registers().record(record);
-            self.send(message);
-        }
-        if request.last_in_group == PlaceInGroup::Last {
-            self.respond(
-                request.bdf,
-                request.pasid,
-                request.group,
-                PageResponse::Invalid,
-            );
-        }
-    }
-
-    /// Answers a page request group. One that nobody waits for is dropped (VT-d §7.9).
-    pub(crate) fn respond(
-        &self,
-        function: Bdf,
-        pasid: Option<GuestPasid>,
-        group: GroupIndex,
-        response: PageResponse,
-    ) {
-        let key = pasid.map_or(SpaceKey::WithoutPasid, SpaceKey::Pasid);
-        if let Err(error) = self.container.respond(function, key, group, response)
-            && let Some(count) = self.counts.stray_responses.tick()
-        {
-            tracing::debug!(%function, %error, count, "a page group response has no request");
-        }
+        _ => as_reported,
     }
 }
 
@@ -178,9 +133,13 @@ fn legacy_code(reason: FaultReason, access: Access) -> FaultCode {
             FaultCode::LEGACY_NOT_WRITABLE
         }
         FaultReason::SecondStageNotPresent => FaultCode::LEGACY_NOT_READABLE,
+        // Nothing was bound when the unit was last told of the entry, which is as if it were cached.
+        FaultReason::PasidEntryNotPresent => FaultCode::LEGACY_CONTEXT_NOT_PRESENT,
         other => code(other),
     }
 }
 
+#[cfg(test)]
+mod records;
 #[cfg(test)]
 mod tests;

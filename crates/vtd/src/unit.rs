@@ -1,5 +1,6 @@
 //! The unit: its parts, its locks, and what a register write makes it do.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +13,7 @@ use palisade_vfio::Container;
 use crate::config_space::Presence;
 use crate::queue::Budget;
 use crate::registers::{Effect, Message, Registers, Switch, TranslationState};
+use crate::sink::Asked;
 use crate::spec::command::{
     Command, ContextCommand, Granularity, IotlbCommand, TranslationTableMode,
 };
@@ -59,6 +61,7 @@ pub struct Unit {
     /// The invalidation queue holds more than the last access could do.
     pub(crate) behind: AtomicBool,
     pub(crate) presence: Presence,
+    pub(crate) asked: Asked,
     pub(crate) counts: Counts,
 }
 
@@ -109,6 +112,7 @@ impl Unit {
             work: Mutex::new(()),
             behind: AtomicBool::new(false),
             presence: Presence::new(),
+            asked: Asked::default(),
             counts: Counts::default(),
         });
         let sink = Arc::clone(&unit) as Arc<dyn Sink>;
@@ -305,6 +309,7 @@ impl Unit {
         // What engines reported until the container was closed.
         self.registers().reset();
         self.behind.store(false, Ordering::Release);
+        self.asked.restart(BTreeSet::new());
         self.presence.reset();
     }
 }

@@ -88,9 +88,14 @@ impl FaultRecords {
 }
 
 impl Registers {
+    /// Whether faults are dropped until software clears the overflow.
+    pub(crate) fn drops_faults(&self) -> bool {
+        self.fault_status().contains(FaultStatus::OVERFLOW)
+    }
+
     /// Whether a fault would be recorded now. One that is not counts as an overflow.
-    pub(crate) fn takes_faults(&mut self) -> bool {
-        if self.fault_status().contains(FaultStatus::OVERFLOW) {
+    fn takes_faults(&mut self) -> bool {
+        if self.drops_faults() {
             return false;
         }
         if self.records.has_room() {

@@ -1,9 +1,10 @@
 use std::sync::mpsc::{Receiver, channel};
 
 use palisade_ioasid::Hold;
-use palisade_iommu::{FaultReason, PageResponse, PasidSupport, Requester, Sharing};
+use palisade_iommu::{FaultReason, OnMiss, PageResponse, PasidSupport, Requester, Sharing};
 use palisade_units::{Access, Bdf, Iova};
 
+use crate::spec::command::Command;
 use crate::spec::context::ContextFlags;
 use crate::spec::descriptor::{ContextScope, InvDescriptor, PageGroupResponse, ResponseCode};
 use crate::spec::fault::RequestKind;
@@ -228,7 +229,7 @@ fn a_masked_page_request_event_is_sent_when_it_is_unmasked() {
 }
 
 #[test]
-fn r64_a_full_queue_sets_its_status_answers_and_goes_on_when_it_is_emptied() {
+fn r64_a_full_queue_sets_its_status_and_the_device_asks_again_once_it_is_emptied() {
     let mut rig = Rig::booted();
     rig.set_page_request_queue(0);
     let space = Space::new(&mut rig);
@@ -238,20 +239,68 @@ fn r64_a_full_queue_sets_its_status_answers_and_goes_on_when_it_is_emptied() {
     // One page holds 128 requests, and one place stays empty.
     let waiting: Vec<_> = (0..127).map(|n| ask(&rig, 1 + n / 60, AT)).collect();
     assert_eq!(rig.read32(reg::PRS), PENDING);
-    let refused = ask(&rig, 3, AT);
+    let postponed = ask(&rig, 3, AT);
     assert_eq!(rig.read32(reg::PRS), PENDING | OVERFLOW);
-    assert_eq!(refused.try_recv(), Ok(PageResponse::Failure));
     assert_eq!(rig.messages.take(), [PAGE_MESSAGE]);
     assert!(waiting.iter().all(|from| from.try_recv().is_err()));
 
     // Room alone is not enough: software clears the overflow too.
     rig.write64(reg::PQH, rig.read64(reg::PQT));
-    assert_eq!(ask(&rig, 3, AT).try_recv(), Ok(PageResponse::Failure));
+    let another = ask(&rig, 3, AT);
+    assert!(postponed.try_recv().is_err() && another.try_recv().is_err());
     rig.write32(reg::PRS, PENDING | OVERFLOW);
+    // §7.4.1, Table 31: the answer is success, upon which a device asks again.
+    assert_eq!(postponed.try_recv(), Ok(PageResponse::Success));
+    assert_eq!(another.try_recv(), Ok(PageResponse::Success));
     let taken = ask(&rig, 3, AT);
     assert!(taken.try_recv().is_err());
     assert_eq!(rig.read32(reg::PRS), PENDING);
     assert_eq!(rig.messages.take(), [PAGE_MESSAGE]);
+}
+
+#[test]
+fn r64_r65_what_found_the_queue_full_is_answered_by_an_unbind_too() {
+    let mut rig = Rig::booted();
+    rig.set_page_request_queue(0);
+    let space = Space::new(&mut rig);
+    for raw in 1..=3 {
+        rig.bind(pasid(raw), &space);
+    }
+    let _waiting: Vec<_> = (0..127).map(|n| ask(&rig, 1 + n / 60, AT)).collect();
+    let postponed = ask(&rig, 3, AT);
+    rig.unbind(pasid(3));
+    assert_eq!(postponed.try_recv(), Ok(PageResponse::Invalid));
+    rig.write32(reg::PRS, PENDING | OVERFLOW);
+}
+
+#[test]
+fn r63_with_translation_off_a_page_request_is_invalid_and_no_fault() {
+    let rig = Rig::booted();
+    rig.write32(reg::GCMD, Command::QUEUED_INVALIDATION_ENABLE.bits());
+    let (to, from) = channel();
+    let waiter = Box::new(move |response| {
+        let _ = to.send(response);
+    });
+    let by = Requester {
+        on_miss: OnMiss::Ask,
+        ..Requester::new(None)
+    };
+    let asked = rig.port().request_page(by, AT, Access::WRITE, waiter);
+    assert_eq!(asked, Ok(()));
+    assert_eq!(from.try_recv(), Ok(PageResponse::Invalid));
+    assert_eq!(rig.read64(reg::PQT), 0);
+    assert_eq!(rig.read32(reg::PRS), 0);
+    assert_eq!(rig.read32(reg::FSTS), 0);
+}
+
+#[test]
+fn r60_with_translation_off_nothing_is_recorded() {
+    let rig = Rig::booted();
+    rig.write32(reg::GCMD, Command::QUEUED_INVALIDATION_ENABLE.bits());
+    assert!(rig.read(Some(pasid(1)), AT).is_err());
+    assert!(rig.read(None, Iova::new(0xfee0_0000)).is_err());
+    assert_eq!(rig.read32(reg::FSTS), 0);
+    assert_eq!(rig.messages.take(), []);
 }
 
 #[test]

@@ -37,6 +37,8 @@ impl FaultCode {
     pub const LEGACY_CONTEXT_RESERVED: Self = Self(0xb);
     /// LSS.2: reserved bits of a paging entry.
     pub const LEGACY_PAGING_RESERVED: Self = Self(0xc);
+    /// A translation or translated request that the context entry blocks. Only a device TLB makes one.
+    pub const LEGACY_DEVICE_TLB_BLOCKED: Self = Self(0xd);
     /// LGN.4: the address is in the interrupt range.
     pub const LEGACY_INTERRUPT_RANGE: Self = Self(0xe);
     /// RTA.3: a page request in legacy mode.
