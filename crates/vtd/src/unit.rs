@@ -329,6 +329,8 @@ impl std::fmt::Debug for Unit {
 }
 
 #[cfg(test)]
+mod boot;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod tests;
