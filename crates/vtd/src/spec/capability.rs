@@ -273,13 +273,17 @@ mod tests {
         ] {
             assert_eq!(ecap >> bit & 1, 0, "{name}");
         }
+        assert_eq!(ecap >> 20 & 0xf, 0, "MHMV");
         let cap = CAPABILITIES.into_bits();
         for (bit, name) in [
             (4, "RWBF"),
             (5, "PLMR"),
             (6, "PHMR"),
+            (22, "ZLR"),
             (59, "PI"),
             (61, "ECMDS"),
+            (62, "ESIRTPS"),
+            (63, "ESRTPS"),
         ] {
             assert_eq!(cap >> bit & 1, 0, "{name}");
         }
