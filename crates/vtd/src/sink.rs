@@ -79,6 +79,21 @@ fn name(tables: Tables<'_>, fault: &Fault) -> TableFault {
         code(fault.reason)
     });
     match fault.reason {
+        // Without a PASID such an address is no memory, whatever the tables say; they say only whether
+        // software wants to hear of it.
+        FaultReason::PasidEntryNotPresent if is_interrupt_address(fault) => {
+            let looked_up = tables.look_up(fault.bdf, Tag::Without);
+            let processing = match looked_up {
+                Err(named) => named.processing,
+                Ok(found) => found.processing,
+            };
+            let code = if legacy {
+                FaultCode::LEGACY_INTERRUPT_RANGE
+            } else {
+                code(FaultReason::InterruptRange)
+            };
+            TableFault { code, processing }
+        }
         FaultReason::PasidEntryNotPresent => match tables.look_up(fault.bdf, tag(fault.pasid)) {
             Err(named) => named,
             Ok(found) => TableFault {
@@ -101,6 +116,11 @@ fn name(tables: Tables<'_>, fault: &Fault) -> TableFault {
         }
         _ => as_reported,
     }
+}
+
+/// Whether a request without a PASID is to FEEx_xxxxh (VT-d §3.14).
+fn is_interrupt_address(fault: &Fault) -> bool {
+    fault.pasid.is_none() && fault.at.get() >> 20 == 0xfee
 }
 
 fn tag(pasid: Option<GuestPasid>) -> Tag {
@@ -139,6 +159,10 @@ fn legacy_code(reason: FaultReason, access: Access) -> FaultCode {
     }
 }
 
+#[cfg(test)]
+mod priority;
+#[cfg(test)]
+mod reasons;
 #[cfg(test)]
 mod records;
 #[cfg(test)]
