@@ -19,8 +19,8 @@
 //!
 //! What it will not do: it reads no PASID directories, contexts or queues of guests (their unit does,
 //! and binds what it finds); it allocates no PASIDs; it knows no sockets, threads or clocks; it does
-//! not translate ahead of requests, and offers neither accessed and dirty bits of second stages nor
-//! the extended accessed flag.
+//! not translate ahead of requests, and delivers no interrupts: a request without a PASID to the
+//! interrupt address range is refused, whatever its space says (§3.14).
 
 mod audit;
 mod claim;
@@ -57,6 +57,6 @@ pub use report::{
     Fault, GroupIndex, PageRequest, PageResponse, PageWaiter, PlaceInGroup, QueueFull, Sink,
 };
 pub use space::{
-    ExecuteRequests, ExtendedAccessed, FirstStage, Levels, NoExecute, SecondStage, Space,
-    SupervisorExecution, SupervisorRequests, WriteProtect,
+    AccessedDirty, ExecuteRequests, ExtendedAccessed, FirstStage, Levels, NoExecute, PageWalkSnoop,
+    SecondStage, Space, SupervisorExecution, SupervisorRequests, WriteProtect,
 };

@@ -109,6 +109,8 @@ reasons! {
     SecondStageRootAccess = 0x7b, "the second-stage root could not be read";
     /// SSS.5: accessed or dirty bits of a second stage that is not coherent.
     SecondStageMarkIncoherent = 0x7c, "a second-stage entry cannot be marked without snooping";
+    /// SSS.6: accessed or dirty bits of a second stage could not be set atomically.
+    SecondStageMarkFailed = 0x7d, "a second-stage entry could not be marked accessed or dirty";
     /// SGN.1: the address is not canonical.
     NotCanonical = 0x80, "the address is not canonical";
     /// SGN.2: a user request to a supervisor page.
@@ -157,10 +159,9 @@ mod tests {
             .chain(0x40..=0x48)
             .chain(0x50..=0x52)
             .chain(0x58..=0x5d)
-            .chain(0x70..=0x7c)
-            .chain(0x80..=0x82)
-            .chain(0x85..=0x87)
-            .chain([0x90]);
+            .chain(0x70..=0x7d)
+            .chain(0x80..=0x87)
+            .chain(0x90..=0x91);
         for code in listed {
             let reason = FaultReason::from_code(code);
             assert_eq!(reason.map(FaultReason::code), Some(code), "{code:#x}");

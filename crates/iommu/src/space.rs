@@ -105,8 +105,38 @@ switch! {
     ExtendedAccessed {
         /// Bit 10 of a table entry is ignored.
         Off,
-        /// Bit 10 of a table entry is set on use. Not offered: a bind is refused.
+        /// Bit 10 of a table entry is set on use, together with the accessed flag.
         On
+    }
+}
+switch! {
+    /// SSADE, second-stage access/dirty enable (VT-d §9.6).
+    AccessedDirty {
+        /// Bits 8 and 9 of a second-stage entry are ignored.
+        Off,
+        /// Bit 8 of every entry that is used is set, and bit 9 of a leaf that is written through.
+        On
+    }
+}
+
+/// PWSNP, page walk snoop (VT-d §9.6): whether walks are coherent with the processors' caches.
+///
+/// The platform's memory always is. An entry that says otherwise is taken at its word: where a walk
+/// would have to set a bit, it is refused with 7Ch or 90h.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PageWalkSnoop {
+    /// Walks do not snoop, so they cannot mark what they use.
+    Off,
+    /// Walks snoop, and mark.
+    #[default]
+    On,
+}
+
+impl PageWalkSnoop {
+    /// From the bit of a PASID entry.
+    #[must_use]
+    pub const fn from_bit(set: bool) -> Self {
+        if set { Self::On } else { Self::Off }
     }
 }
 
@@ -129,10 +159,12 @@ pub struct FirstStage {
     pub supervisor_execution: SupervisorExecution,
     /// EAFE.
     pub extended_accessed: ExtendedAccessed,
+    /// PWSNP.
+    pub page_walk_snoop: PageWalkSnoop,
 }
 
 impl FirstStage {
-    /// A table at `root` with every option of the PASID entry clear.
+    /// A table at `root`, walked coherently, with every other option of the PASID entry clear.
     #[must_use]
     pub const fn new(root: Gpa, levels: Levels) -> Self {
         Self {
@@ -144,6 +176,7 @@ impl FirstStage {
             no_execute: NoExecute::Reserved,
             supervisor_execution: SupervisorExecution::AnyPage,
             extended_accessed: ExtendedAccessed::Off,
+            page_walk_snoop: PageWalkSnoop::On,
         }
     }
 }
@@ -155,13 +188,22 @@ pub struct SecondStage {
     pub root: Gpa,
     /// Three, four or five.
     pub levels: Levels,
+    /// SSADE.
+    pub accessed_dirty: AccessedDirty,
+    /// PWSNP.
+    pub page_walk_snoop: PageWalkSnoop,
 }
 
 impl SecondStage {
-    /// A table at `root`.
+    /// A table at `root`, walked coherently and not marked.
     #[must_use]
     pub const fn new(root: Gpa, levels: Levels) -> Self {
-        Self { root, levels }
+        Self {
+            root,
+            levels,
+            accessed_dirty: AccessedDirty::Off,
+            page_walk_snoop: PageWalkSnoop::On,
+        }
     }
 }
 
@@ -186,13 +228,7 @@ impl Space {
         let (Self::FirstStage(first) | Self::Nested(first, _)) = self else {
             return None;
         };
-        if first.levels == Levels::Three {
-            Some("a first stage has four or five levels")
-        } else if first.extended_accessed == ExtendedAccessed::On {
-            Some("the extended accessed flag is not offered")
-        } else {
-            None
-        }
+        (first.levels == Levels::Three).then_some("a first stage has four or five levels")
     }
 
     /// The root of one of its tables that is not 4 KiB aligned.

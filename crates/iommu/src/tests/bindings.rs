@@ -131,12 +131,8 @@ fn spaces_that_are_not_offered_are_refused() {
         levels: Levels::Three,
         ..first
     };
-    let extended = FirstStage {
-        extended_accessed: ExtendedAccessed::On,
-        ..first
-    };
     let second = SecondStage::new(Gpa::new(0x2000), Levels::Three);
-    for space in [Space::FirstStage(three), Space::Nested(extended, second)] {
+    for space in [Space::FirstStage(three), Space::Nested(three, second)] {
         let refusal = function.bind(tag(1), tenant.hold(), tenant.binding(1, space, None));
         assert!(
             matches!(refusal, Err(IommuError::Unsupported(_))),

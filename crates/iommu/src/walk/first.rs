@@ -1,13 +1,12 @@
 use palisade_units::{Access, Gpa, Iova, PageSize};
 
+use super::trail::{Marks, Trail, Unmarkable};
 use super::{ADDRESS_MASK, Leaf, Marked, Refusal, TableError, Tables, WALK_ATTEMPTS, entry_at};
 use crate::space::{
-    ExecuteRequests, FirstStage, NoExecute, SupervisorExecution, SupervisorRequests, WriteProtect,
+    ExecuteRequests, ExtendedAccessed, FirstStage, NoExecute, SupervisorExecution,
+    SupervisorRequests, WriteProtect,
 };
 use crate::{FaultReason, Levels};
-
-/// The most levels that a table has.
-const MAX_LEVELS: usize = 5;
 
 /// A first-stage entry (VT-d §9.7).
 #[derive(Clone, Copy, Default)]
@@ -20,6 +19,7 @@ impl Entry {
     const ACCESSED: u64 = 1 << 5;
     const DIRTY: u64 = 1 << 6;
     const PAGE_SIZE: u64 = 1 << 7;
+    const EXTENDED_ACCESSED: u64 = 1 << 10;
     const NO_EXECUTE: u64 = 1 << 63;
 
     const fn has(self, bits: u64) -> bool {
@@ -86,24 +86,18 @@ impl Rights {
     }
 }
 
-#[derive(Clone, Copy, Default)]
-struct Step {
-    at: Gpa,
-    entry: Entry,
-}
-
-/// The entries from the top of the table to the leaf.
+/// Where a walk ended.
 struct Path {
-    steps: [Step; MAX_LEVELS],
-    length: usize,
+    trail: Trail,
+    page: u64,
     size: PageSize,
     rights: Rights,
 }
 
 /// Translates by a first stage (VT-d §3.6) and marks what was used (VT-d §3.6.2).
 ///
-/// Bits are set only for a request that succeeds, and only in entries that are still what the walk
-/// saw; a guest that keeps changing them gets a fault after a bounded number of attempts.
+/// Bits are set only for a request that this stage allows, and only in entries that are still what the
+/// walk saw; a guest that keeps changing them gets a fault after a bounded number of attempts.
 pub(super) fn walk<T: Tables>(
     stage: &FirstStage,
     tables: &T,
@@ -123,12 +117,13 @@ pub(super) fn walk<T: Tables>(
     for _ in 0..WALK_ATTEMPTS {
         let path = descend(stage, tables, at)?;
         path.rights.check(stage, access)?;
-        if mark(&path, tables, access)? == Marked::Done {
+        let marked = path
+            .trail
+            .mark(tables, marks(stage, access), stage.page_walk_snoop);
+        if marked.map_err(unmarkable)? == Marked::Done {
             let within = at.get() & (path.size.bytes() - 1);
-            let page =
-                path.steps[path.length - 1].entry.0 & ADDRESS_MASK & !(path.size.bytes() - 1);
             return Ok(Leaf {
-                at: Gpa::new(page | within),
+                at: Gpa::new(path.page | within),
                 size: path.size,
             });
         }
@@ -145,9 +140,9 @@ const fn is_canonical(at: Iova, levels: Levels) -> bool {
 fn descend<T: Tables>(stage: &FirstStage, tables: &T, at: Iova) -> Result<Path, Refusal> {
     let top = stage.levels.count();
     let mut table = stage.root;
-    let mut steps = [Step::default(); MAX_LEVELS];
+    let mut trail = Trail::default();
     let mut rights = Rights::ALL;
-    for (step, level) in steps.iter_mut().zip((1..=top).rev()) {
+    for level in (1..=top).rev() {
         let here = entry_at(table, at.get(), level);
         let loaded = tables.load(here);
         let entry = Entry(loaded.map_err(|error| unreadable(error, level == top))?);
@@ -157,41 +152,34 @@ fn descend<T: Tables>(stage: &FirstStage, tables: &T, at: Iova) -> Result<Path, 
         if entry.0 & entry.reserved(level, stage.no_execute) != 0 {
             return Err(FaultReason::FirstStageReserved.into());
         }
-        *step = Step { at: here, entry };
+        trail.push(here, entry.0);
         rights = rights.through(entry);
+        let address = entry.0 & ADDRESS_MASK;
         if let Some(size) = entry.leaf(level) {
-            let length = usize::from(top - level) + 1;
             return Ok(Path {
-                steps,
-                length,
+                trail,
+                page: address & !(size.bytes() - 1),
                 size,
                 rights,
             });
         }
-        table = Gpa::new(entry.0 & ADDRESS_MASK);
+        table = Gpa::new(address);
     }
-    // Level 1 is always a leaf: only a table of more levels than `steps` holds would come here.
+    // Level 1 is always a leaf, so the loop has returned.
     Err(FaultReason::PasidEntryInvalid.into())
 }
 
-fn mark<T: Tables>(path: &Path, tables: &T, access: Access) -> Result<Marked, Refusal> {
-    let dirty = if access.contains(Access::WRITE) {
-        Entry::DIRTY
-    } else {
-        0
+/// What a request that is allowed sets: D in the leaf alone.
+fn marks(stage: &FirstStage, access: Access) -> Marks {
+    let extended = match stage.extended_accessed {
+        ExtendedAccessed::Off => 0,
+        ExtendedAccessed::On => Entry::EXTENDED_ACCESSED,
     };
-    for (index, step) in path.steps[..path.length].iter().enumerate() {
-        let leaf = index + 1 == path.length;
-        let bits = Entry::ACCESSED | if leaf { dirty } else { 0 };
-        if step.entry.has(bits) {
-            continue;
-        }
-        let marked = tables.mark(step.at, step.entry.0, step.entry.0 | bits);
-        if marked.map_err(unmarkable)? == Marked::Changed {
-            return Ok(Marked::Changed);
-        }
+    let dirty = access.contains(Access::WRITE);
+    Marks {
+        used: Entry::ACCESSED | extended,
+        leaf: if dirty { Entry::DIRTY } else { 0 },
     }
-    Ok(Marked::Done)
 }
 
 fn unreadable(error: TableError, is_root: bool) -> Refusal {
@@ -206,12 +194,13 @@ fn unreadable(error: TableError, is_root: bool) -> Refusal {
     reason.into()
 }
 
-fn unmarkable(error: TableError) -> Refusal {
-    let reason = match error {
-        TableError::Access => FaultReason::FirstStageMarkFailed,
-        TableError::Denied => FaultReason::FirstStageUnwritable,
-        TableError::BeyondWidth => FaultReason::FirstStageBeyondWidth,
-        TableError::Stage(reason) => reason,
+fn unmarkable(why: Unmarkable) -> Refusal {
+    let reason = match why {
+        Unmarkable::Incoherent => FaultReason::FirstStageMarkIncoherent,
+        Unmarkable::Table(TableError::Access) => FaultReason::FirstStageMarkFailed,
+        Unmarkable::Table(TableError::Denied) => FaultReason::FirstStageUnwritable,
+        Unmarkable::Table(TableError::BeyondWidth) => FaultReason::FirstStageBeyondWidth,
+        Unmarkable::Table(TableError::Stage(reason)) => reason,
     };
     reason.into()
 }

@@ -2,12 +2,15 @@
 
 mod first;
 #[cfg(test)]
+mod mark_tests;
+#[cfg(test)]
 mod naive;
 #[cfg(test)]
 mod property_tests;
 mod second;
 #[cfg(test)]
 mod tests;
+mod trail;
 
 use palisade_units::{Access, Gpa, Iova, PageSize};
 
@@ -108,6 +111,12 @@ pub(crate) enum Prefix {
 /// Translates one address of a space for one kind of access.
 ///
 /// Accessed and dirty bits are set on the way. The result is not in the interrupt range.
+///
+/// Where several faults apply, the first of this order is reported (VT-d §7.1.3): the interrupt range
+/// as an address without a PASID, which is an interrupt and not subject to remapping at all (§3.14);
+/// what the PASID entry forbids; the address itself; each table entry from the top down (unreachable,
+/// not present, reserved bits); permissions, those of the first stage by mode, execution, write; bits
+/// that cannot be set; then the second stage for the result, alike; the interrupt range as a result.
 pub(crate) fn translate<T: Tables>(
     space: &Space,
     tables: &T,

@@ -8,8 +8,8 @@ use palisade_units::{Access, Gpa};
 
 use super::{Marked, TableError, Tables};
 use crate::space::{
-    ExecuteRequests, FirstStage, NoExecute, SecondStage, Space, SupervisorExecution,
-    SupervisorRequests, WriteProtect,
+    AccessedDirty, ExecuteRequests, ExtendedAccessed, FirstStage, NoExecute, PageWalkSnoop,
+    SecondStage, Space, SupervisorExecution, SupervisorRequests, WriteProtect,
 };
 
 /// Guest memory for tables, in words of 8 bytes.
@@ -53,6 +53,32 @@ impl Tables for Physical {
 
 /// The address that is reached and the size of its page in bytes, or the fault's code.
 pub(super) type Outcome = Result<(u64, u64), u8>;
+
+/// A walk that found an entry changed, by a mark of its own further down, begins again. It does so a
+/// bounded number of times.
+const TURNS: u32 = 16;
+
+enum Stop {
+    Fault(u8),
+    Again,
+}
+
+impl From<u8> for Stop {
+    fn from(code: u8) -> Self {
+        Self::Fault(code)
+    }
+}
+
+fn in_turns(mut turn: impl FnMut() -> Result<(u64, u64), Stop>, never_settled: u8) -> Outcome {
+    for _ in 0..TURNS {
+        match turn() {
+            Ok(reached) => return Ok(reached),
+            Err(Stop::Fault(code)) => return Err(code),
+            Err(Stop::Again) => {}
+        }
+    }
+    Err(never_settled)
+}
 
 pub(super) fn translate(
     space: &Space,
@@ -119,20 +145,31 @@ fn by_first(
     at: u64,
     access: Access,
 ) -> Outcome {
+    in_turns(|| first_turn(stage, second, memory, at, access), 0x91)
+}
+
+fn first_turn(
+    stage: &FirstStage,
+    second: Option<&SecondStage>,
+    memory: &Physical,
+    at: u64,
+    access: Access,
+) -> Result<(u64, u64), Stop> {
+    let fault = |code: u8| Err(Stop::Fault(code));
     let privileged = access.contains(Access::PRIVILEGED);
     let execute = access.contains(Access::EXECUTE);
     let write = access.contains(Access::WRITE);
     if execute && stage.execute == ExecuteRequests::Refused {
-        return Err(0x5c);
+        return fault(0x5c);
     }
     if privileged && stage.supervisor == SupervisorRequests::Refused {
-        return Err(0x5d);
+        return fault(0x5d);
     }
     let top = u32::from(stage.levels.count());
     let width = 12 + 9 * top;
     let sign_extended = (((at << (64 - width)).cast_signed()) >> (64 - width)).cast_unsigned();
     if sign_extended != at {
-        return Err(0x80);
+        return fault(0x80);
     }
     // The path, from the top.
     let mut entries: Vec<(u64, u64)> = Vec::new();
@@ -147,10 +184,10 @@ fn by_first(
             .word(here)
             .ok_or(if level == top { 0x73 } else { 0x70 })?;
         if !bit(entry, 0) {
-            return Err(0x71);
+            return fault(0x71);
         }
         if bit(entry, 63) && stage.no_execute == NoExecute::Reserved {
-            return Err(0x72);
+            return fault(0x72);
         }
         let large = bit(entry, 7);
         let wrong = match level {
@@ -160,7 +197,7 @@ fn by_first(
             _ => false,
         };
         if wrong {
-            return Err(0x72);
+            return fault(0x72);
         }
         entries.push((table + index * 8, entry));
         table = field(entry, 51, 12) << 12;
@@ -173,29 +210,35 @@ fn by_first(
     let writable = entries.iter().all(|(_, entry)| bit(*entry, 1));
     let no_execute = entries.iter().any(|(_, entry)| bit(*entry, 63));
     if !privileged && !user_page {
-        return Err(0x81);
+        return fault(0x81);
     }
     let smep = stage.supervisor_execution == SupervisorExecution::SupervisorPages;
     if execute && (no_execute || privileged && user_page && smep) {
-        return Err(0x82);
+        return fault(0x82);
     }
     let ignores_read_only = privileged && stage.write_protect == WriteProtect::UserOnly;
     if write && !writable && !ignores_read_only {
-        return Err(0x85);
+        return fault(0x85);
     }
     let last = entries.len() - 1;
     for (number, (table_address, entry)) in entries.iter().enumerate() {
         let dirty = if number == last && write { 1 << 6 } else { 0 };
-        let marked = entry | 1 << 5 | dirty;
+        let extended = if stage.extended_accessed == ExtendedAccessed::On {
+            1 << 10
+        } else {
+            0
+        };
+        let marked = entry | 1 << 5 | extended | dirty;
         if marked != *entry {
+            if stage.page_walk_snoop == PageWalkSnoop::Off {
+                return fault(0x90);
+            }
             let here = place(second, memory, *table_address, Access::WRITE, 0x77)?;
             if !memory.pages.contains(&(here / 4096)) || memory.read_only.contains(&(here / 4096)) {
-                return Err(0x91);
+                return fault(0x91);
             }
             if memory.word(here) != Some(*entry) {
-                // The entry is on the path twice and has a mark since it was read: once more from
-                // the top. Each turn sets a bit, so this ends.
-                return by_first(stage, second, memory, at, access);
+                return Err(Stop::Again);
             }
             memory.put(here, marked);
         }
@@ -205,42 +248,86 @@ fn by_first(
 }
 
 fn by_second(stage: &SecondStage, memory: &Physical, at: u64, access: Access) -> Outcome {
+    in_turns(|| second_turn(stage, memory, at, access), 0x7d)
+}
+
+fn second_turn(
+    stage: &SecondStage,
+    memory: &Physical,
+    at: u64,
+    access: Access,
+) -> Result<(u64, u64), Stop> {
+    let fault = |code: u8| Err(Stop::Fault(code));
     let top = u32::from(stage.levels.count());
     if at >= 1 << (12 + 9 * top) {
-        return Err(0x84);
+        return fault(0x84);
     }
     let mut table = stage.root.get();
     let (mut readable, mut writable) = (true, true);
+    let mut entries: Vec<(u64, u64)> = Vec::new();
     for level in (1..=top).rev() {
         let shift = 12 + 9 * (level - 1);
-        let entry = memory.word(table + field(at, shift + 8, shift) * 8);
+        let here = table + field(at, shift + 8, shift) * 8;
+        let entry = memory.word(here);
         let entry = entry.ok_or(if level == top { 0x7b } else { 0x78 })?;
         readable &= bit(entry, 0);
         writable &= bit(entry, 1);
         if !readable && !writable {
-            return Err(0x79);
+            return fault(0x79);
         }
         let large = bit(entry, 7);
+        let leads_to_table = level > 1 && !large;
         let wrong = match level {
             5 | 4 => large,
             3 => large && field(entry, 29, 12) != 0,
             2 => large && field(entry, 20, 12) != 0,
             _ => false,
         };
-        if wrong {
-            return Err(0x7a);
+        if wrong || leads_to_table && (bit(entry, 11) || bit(entry, 62)) {
+            return fault(0x7a);
         }
+        entries.push((here, entry));
         table = field(entry, 51, 12) << 12;
         if level == 1 || large {
             if access.contains(Access::WRITE) && !writable {
-                return Err(0x85);
+                return fault(0x85);
             }
             if access.intersects(Access::READ | Access::EXECUTE) && !readable {
-                return Err(0x86);
+                return fault(0x86);
             }
+            mark_second(stage, memory, &entries, access)?;
             let size = 1 << shift;
             return Ok((table / size * size + at % size, size));
         }
     }
     unreachable!("level 1 returns")
+}
+
+fn mark_second(
+    stage: &SecondStage,
+    memory: &Physical,
+    entries: &[(u64, u64)],
+    access: Access,
+) -> Result<(), Stop> {
+    if stage.accessed_dirty == AccessedDirty::Off {
+        return Ok(());
+    }
+    for (number, (here, entry)) in entries.iter().enumerate() {
+        let written_leaf = number + 1 == entries.len() && access.contains(Access::WRITE);
+        let marked = entry | 1 << 8 | if written_leaf { 1 << 9 } else { 0 };
+        if marked == *entry {
+            continue;
+        }
+        if stage.page_walk_snoop == PageWalkSnoop::Off {
+            return Err(Stop::Fault(0x7c));
+        }
+        if memory.read_only.contains(&(here / 4096)) {
+            return Err(Stop::Fault(0x7d));
+        }
+        if memory.word(*here) != Some(*entry) {
+            return Err(Stop::Again);
+        }
+        memory.put(*here, marked);
+    }
+    Ok(())
 }

@@ -1,12 +1,35 @@
+//! The walker against the naive one, over random tables, permissions, sizes, nestings and corruptions.
+//!
+//! A plain run makes 100,000 translations. `PALISADE_TRANSLATIONS=10000000` asks for so many; with
+//! that many the tests should be built for release, as the nightly run does.
+
+use std::collections::BTreeSet;
+
 use palisade_units::{Access, Gpa, Iova};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 use super::naive::{self, Physical};
 use super::{Prefix, translate};
 use crate::space::{
-    ExecuteRequests, ExtendedAccessed, FirstStage, Levels, NoExecute, SecondStage, Space,
-    SupervisorExecution, SupervisorRequests, WriteProtect,
+    AccessedDirty, ExecuteRequests, ExtendedAccessed, FirstStage, Levels, NoExecute, PageWalkSnoop,
+    SecondStage, Space, SupervisorExecution, SupervisorRequests, WriteProtect,
 };
+
+/// How many translations a run makes at least, unless `PALISADE_TRANSLATIONS` says otherwise.
+const TRANSLATIONS: u32 = 100_000;
+/// How many requests go to one set of tables at least.
+const REQUESTS: u32 = 200;
+
+fn cases() -> u32 {
+    let asked = std::env::var("PALISADE_TRANSLATIONS").ok();
+    let translations = asked.map_or(TRANSLATIONS, |text| {
+        text.parse()
+            .expect("PALISADE_TRANSLATIONS is how many translations to make")
+    });
+    translations.div_ceil(REQUESTS)
+}
 
 /// Tables lie in these pages of memory, so that many addresses lead from one to the next.
 const TABLES: std::ops::RangeInclusive<u64> = 1..=10;
@@ -34,15 +57,19 @@ fn entry() -> impl Strategy<Value = u64> {
     let target = prop_oneof![5 => table, 1 => large];
     // Present, writable, for users; to a second stage: readable, writable.
     let flags = prop_oneof![12 => Just(7_u64), 1 => 0_u64..8];
-    let marks = proptest::sample::select(&[0, 0x20, 0x60][..]);
-    (
-        target,
-        flags,
-        marks,
-        once_in(30, 1 << 63),
-        once_in(30, 1 << 12),
+    // Of a first stage: A and D at 5 and 6, EA at 10; of a second: A and D at 8 and 9.
+    let marks = proptest::sample::select(&[0, 0x20, 0x60, 0x100, 0x760][..]);
+    let execute_disable = once_in(30, 1 << 63);
+    let corruption = prop_oneof![
+        40 => Just(0_u64),
+        1 => Just(1 << 11),
+        1 => Just(1 << 62),
+        2 => Just(1 << 12),
+        2 => (0_u32..64).prop_map(|bit| 1 << bit),
+    ];
+    (target, flags, marks, execute_disable, corruption).prop_map(
+        |(target, flags, marks, xd, corruption)| (target | flags | marks | xd) ^ corruption,
     )
-        .prop_map(|(target, flags, marks, xd, bit12)| target ^ bit12 | flags | marks | xd)
 }
 
 fn physical() -> impl Strategy<Value = Physical> {
@@ -54,7 +81,7 @@ fn physical() -> impl Strategy<Value = Physical> {
         })
     };
     let words = proptest::collection::vec(entry(), places().count());
-    let read_only = prop_oneof![3 => Just(None), 1 => TABLES.prop_map(Some)];
+    let read_only = prop_oneof![1 => Just(None), 1 => TABLES.prop_map(Some)];
     (words, read_only).prop_map(move |(words, read_only)| {
         let read_only = read_only.into_iter().collect();
         let memory = Physical {
@@ -70,6 +97,11 @@ fn physical() -> impl Strategy<Value = Physical> {
 }
 
 fn address() -> impl Strategy<Value = u64> {
+    let interrupt = (0_u64..=0xf_ffff).prop_map(|offset| 0xfee0_0000 | offset);
+    prop_oneof![30 => translated_address(), 1 => interrupt]
+}
+
+fn translated_address() -> impl Strategy<Value = u64> {
     let index = || proptest::sample::select(&INDEXES[..]);
     let high = prop_oneof![20 => Just(false), 1 => Just(true)];
     (
@@ -95,9 +127,17 @@ fn space() -> impl Strategy<Value = Space> {
     let any_levels = proptest::sample::select(&[Levels::Three, Levels::Four, Levels::Five][..]);
     let root = || (1_u64..=11).prop_map(|page| Gpa::new(page << 12));
     let often = || prop_oneof![5 => Just(true), 1 => Just(false)];
-    let bits = (often(), often(), any::<bool>(), often(), any::<bool>());
-    let first =
-        (root(), levels, bits).prop_map(|(root, levels, (sre, ere, wpe, nxe, smep))| FirstStage {
+    let snoop = || prop_oneof![7 => Just(true), 1 => Just(false)].prop_map(PageWalkSnoop::from_bit);
+    let bits = (
+        often(),
+        often(),
+        any::<bool>(),
+        often(),
+        any::<bool>(),
+        any::<bool>(),
+    );
+    let first = (root(), levels, bits, snoop()).prop_map(
+        |(root, levels, (sre, ere, wpe, nxe, smep, eafe), page_walk_snoop)| FirstStage {
             root,
             levels,
             supervisor: SupervisorRequests::from_bit(sre),
@@ -105,9 +145,18 @@ fn space() -> impl Strategy<Value = Space> {
             write_protect: WriteProtect::from_bit(wpe),
             no_execute: NoExecute::from_bit(nxe),
             supervisor_execution: SupervisorExecution::from_bit(smep),
-            extended_accessed: ExtendedAccessed::Off,
-        });
-    let second = (root(), any_levels).prop_map(|(root, levels)| SecondStage { root, levels });
+            extended_accessed: ExtendedAccessed::from_bit(eafe),
+            page_walk_snoop,
+        },
+    );
+    let second = (root(), any_levels, any::<bool>(), snoop()).prop_map(
+        |(root, levels, ssade, page_walk_snoop)| SecondStage {
+            root,
+            levels,
+            accessed_dirty: AccessedDirty::from_bit(ssade),
+            page_walk_snoop,
+        },
+    );
     prop_oneof![
         4 => first.clone().prop_map(Space::FirstStage),
         2 => second.clone().prop_map(Space::SecondStage),
@@ -127,13 +176,13 @@ fn access() -> impl Strategy<Value = Access> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn r37_r38_the_walker_agrees_with_a_naive_one_on_results_faults_and_marks(
         memory in physical(),
         space in space(),
-        requests in proptest::collection::vec((address(), access(), any::<bool>()), 1..40),
+        requests in proptest::collection::vec((address(), access(), any::<bool>()), REQUESTS as usize..300),
     ) {
         let reference = memory.clone();
         for (address, access, has_pasid) in requests {
@@ -145,5 +194,49 @@ proptest! {
             prop_assert_eq!(ours, theirs, "{} at {:#x} in {:?}", access, address, space);
             prop_assert_eq!(&memory, &reference);
         }
+    }
+}
+
+/// What agrees is worth as much as what occurs: a fixed run ends in every reason that a walk
+/// has, and succeeds with pages of every size, in each kind of space.
+#[test]
+fn the_random_tables_lead_to_every_reason_and_every_size() {
+    let mut seen = BTreeSet::new();
+    let mut runner = TestRunner::deterministic();
+    let requests = proptest::collection::vec((address(), access(), any::<bool>()), 40);
+    let strategy = (physical(), space(), requests);
+    for _ in 0..1500 {
+        let (memory, space, requests) = strategy.new_tree(&mut runner).unwrap().current();
+        for (address, access, has_pasid) in requests {
+            let outcome = naive::translate(&space, &memory, address, access, has_pasid);
+            seen.insert((kind(&space), outcome.map(|(_, size)| size)));
+        }
+    }
+    let sizes = [1 << 12, 1 << 21, 1 << 30].map(Ok);
+    let entry = [0x5c, 0x5d, 0x80];
+    let first = [0x70, 0x71, 0x72, 0x73, 0x81, 0x82, 0x85, 0x87, 0x90, 0x91];
+    let second = [0x78, 0x79, 0x7a, 0x7b, 0x7c, 0x7d, 0x84, 0x85, 0x86, 0x87];
+    let both = [0x74, 0x75, 0x76, 0x77];
+    let expected = [
+        ("first", [&entry[..], &first].concat()),
+        ("second", second.to_vec()),
+        ("nested", [&entry[..], &first, &second, &both].concat()),
+    ];
+    for (kind, reasons) in expected {
+        for outcome in sizes.into_iter().chain(reasons.into_iter().map(Err)) {
+            assert!(seen.contains(&(kind, outcome)), "{kind}: {outcome:x?}");
+        }
+    }
+    for outcome in [Ok(1 << 30), Err(0x83), Err(0x87)] {
+        assert!(seen.contains(&("pass-through", outcome)), "{outcome:x?}");
+    }
+}
+
+fn kind(space: &Space) -> &'static str {
+    match space {
+        Space::FirstStage(_) => "first",
+        Space::SecondStage(_) => "second",
+        Space::Nested(..) => "nested",
+        Space::PassThrough => "pass-through",
     }
 }

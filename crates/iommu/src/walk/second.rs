@@ -1,7 +1,8 @@
 use palisade_units::{Access, Gpa, PageSize};
 
-use super::{ADDRESS_MASK, Leaf, TableError, Tables, entry_at};
-use crate::{FaultReason, SecondStage};
+use super::trail::{Marks, Trail, Unmarkable};
+use super::{ADDRESS_MASK, Leaf, Marked, TableError, Tables, WALK_ATTEMPTS, entry_at};
+use crate::{AccessedDirty, FaultReason, SecondStage};
 
 /// A second-stage entry (VT-d §9.8).
 #[derive(Clone, Copy)]
@@ -11,6 +12,12 @@ impl Entry {
     const READ: u64 = 1;
     const WRITE: u64 = 1 << 1;
     const PAGE_SIZE: u64 = 1 << 7;
+    const ACCESSED: u64 = 1 << 8;
+    const DIRTY: u64 = 1 << 9;
+    /// SNP: only leaves have it, on a platform with snoop control.
+    const SNOOP: u64 = 1 << 11;
+    /// TM: only leaves have it, on a platform with device TLBs.
+    const TRANSIENT: u64 = 1 << 62;
 
     const fn leaf(self, level: u8) -> Option<PageSize> {
         let large = self.0 & Self::PAGE_SIZE != 0;
@@ -21,17 +28,28 @@ impl Entry {
         }
     }
 
+    /// The bits that must be clear, given the entry's level and what it is. The host address width
+    /// leaves no address bit over.
     const fn reserved(self, level: u8) -> u64 {
         match (level, self.leaf(level)) {
-            (2.., Some(size)) => (size.bytes() - 1) & !0xfff,
-            (4.., None) => Self::PAGE_SIZE,
-            _ => 0,
+            (_, Some(size)) => (size.bytes() - 1) & ADDRESS_MASK,
+            (4.., None) => Self::PAGE_SIZE | Self::SNOOP | Self::TRANSIENT,
+            (_, None) => Self::SNOOP | Self::TRANSIENT,
         }
     }
 }
 
-/// Translates by a guest's own second stage (VT-d §3.7). Accessed and dirty bits are not offered for
-/// it, so nothing is marked.
+/// Where a walk ended.
+struct Path {
+    trail: Trail,
+    page: u64,
+    size: PageSize,
+    /// What every entry on the way allows.
+    rights: u64,
+}
+
+/// Translates by a guest's own second stage (VT-d §3.7) and, where it says so, marks what was used
+/// (VT-d §3.7.2), on the same terms as a first stage does.
 pub(super) fn walk<T: Tables>(
     stage: &SecondStage,
     tables: &T,
@@ -41,11 +59,31 @@ pub(super) fn walk<T: Tables>(
     if at.get() >> stage.levels.address_bits() != 0 {
         return Err(FaultReason::BeyondSecondStageWidth);
     }
+    for _ in 0..WALK_ATTEMPTS {
+        let path = descend(stage, tables, at)?;
+        check(path.rights, access)?;
+        let marked = path
+            .trail
+            .mark(tables, marks(stage, access), stage.page_walk_snoop);
+        if marked.map_err(unmarkable)? == Marked::Done {
+            let within = at.get() & (path.size.bytes() - 1);
+            return Ok(Leaf {
+                at: Gpa::new(path.page | within),
+                size: path.size,
+            });
+        }
+    }
+    Err(FaultReason::SecondStageMarkFailed)
+}
+
+fn descend<T: Tables>(stage: &SecondStage, tables: &T, at: Gpa) -> Result<Path, FaultReason> {
     let top = stage.levels.count();
     let mut table = stage.root;
+    let mut trail = Trail::default();
     let mut rights = Entry::READ | Entry::WRITE;
     for level in (1..=top).rev() {
-        let loaded = tables.load(entry_at(table, at.get(), level));
+        let here = entry_at(table, at.get(), level);
+        let loaded = tables.load(here);
         let entry = Entry(loaded.map_err(|error| unreadable(error, level == top))?);
         rights &= entry.0;
         if rights == 0 {
@@ -54,16 +92,17 @@ pub(super) fn walk<T: Tables>(
         if entry.0 & entry.reserved(level) != 0 {
             return Err(FaultReason::SecondStageReserved);
         }
-        let address = entry.0 & ADDRESS_MASK;
+        trail.push(here, entry.0);
+        let page = entry.0 & ADDRESS_MASK;
         if let Some(size) = entry.leaf(level) {
-            check(rights, access)?;
-            let within = at.get() & (size.bytes() - 1);
-            return Ok(Leaf {
-                at: Gpa::new(address | within),
+            return Ok(Path {
+                trail,
+                page,
                 size,
+                rights,
             });
         }
-        table = Gpa::new(address);
+        table = Gpa::new(page);
     }
     // Level 1 is always a leaf, so the loop has returned.
     Err(FaultReason::PasidEntryInvalid)
@@ -79,10 +118,30 @@ fn check(rights: u64, access: Access) -> Result<(), FaultReason> {
     Ok(())
 }
 
+/// What a request that is allowed sets: D in the leaf alone.
+fn marks(stage: &SecondStage, access: Access) -> Marks {
+    let dirty = access.contains(Access::WRITE);
+    match stage.accessed_dirty {
+        AccessedDirty::Off => Marks { used: 0, leaf: 0 },
+        AccessedDirty::On => Marks {
+            used: Entry::ACCESSED,
+            leaf: if dirty { Entry::DIRTY } else { 0 },
+        },
+    }
+}
+
 fn unreadable(error: TableError, is_root: bool) -> FaultReason {
     match (error, is_root) {
         (TableError::Stage(reason), _) => reason,
         (_, true) => FaultReason::SecondStageRootAccess,
         (_, false) => FaultReason::SecondStageAccess,
+    }
+}
+
+fn unmarkable(why: Unmarkable) -> FaultReason {
+    match why {
+        Unmarkable::Incoherent => FaultReason::SecondStageMarkIncoherent,
+        Unmarkable::Table(TableError::Stage(reason)) => reason,
+        Unmarkable::Table(_) => FaultReason::SecondStageMarkFailed,
     }
 }
