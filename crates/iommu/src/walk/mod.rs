@@ -7,6 +7,8 @@ mod mark_tests;
 mod naive;
 #[cfg(test)]
 mod property_tests;
+#[cfg(test)]
+mod reserved_tests;
 mod second;
 #[cfg(test)]
 mod tests;
