@@ -6,6 +6,8 @@ mod mark_tests;
 #[cfg(test)]
 mod naive;
 #[cfg(test)]
+mod priority_tests;
+#[cfg(test)]
 mod property_tests;
 #[cfg(test)]
 mod reserved_tests;
