@@ -16,8 +16,6 @@
 //!
 //! What it will not do: it translates nothing and caches no entry, remaps no interrupts, has no threads
 //! and no sockets, and offers no performance counters, no enhanced commands and no abort-DMA mode.
-//! Requests in the queue that older revisions had and this one has not (page stream responses) are
-//! invalid descriptors.
 
 mod config_space;
 mod function;

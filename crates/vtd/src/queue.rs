@@ -125,14 +125,18 @@ impl Unit {
             Invalidation::PasidCache(PasidCacheScope::Pasid(_, pasid)) => {
                 pending.tables(TableScope::Pasid(pasid));
             }
-            // The platform's caches know no domains: more is forgotten than was asked for.
-            Invalidation::Iotlb(
-                IotlbScope::Global | IotlbScope::Domain(_) | IotlbScope::Pages(..),
-            ) => pending.caches(CacheScope::All),
+            Invalidation::Iotlb(IotlbScope::Global) => pending.caches(CacheScope::All),
+            Invalidation::Iotlb(IotlbScope::Domain(domain)) => {
+                pending.caches(CacheScope::Domain(domain));
+            }
+            // Leaves are all that is cached, so the hint spares nothing.
+            Invalidation::Iotlb(IotlbScope::Pages(domain, range, _)) => {
+                pending.caches(CacheScope::PagesOfDomain(domain, range));
+            }
             Invalidation::PasidIotlb(_, pasid, PasidIotlbScope::All) => {
                 pending.caches(CacheScope::Pasid(None, pasid, PageRange::ALL));
             }
-            Invalidation::PasidIotlb(_, pasid, PasidIotlbScope::Pages(range)) => {
+            Invalidation::PasidIotlb(_, pasid, PasidIotlbScope::Pages(range, _)) => {
                 pending.caches(CacheScope::Pasid(None, pasid, range));
             }
             // The device's TLB is the platform's.
@@ -149,6 +153,16 @@ impl Unit {
             Invalidation::PageGroupResponse(response) => {
                 self.flush(pending, budget);
                 self.answer(response);
+            }
+            // Every group of this unit is one request, so that the one is answered with the other.
+            Invalidation::PageStreamResponse(response) => {
+                self.flush(pending, budget);
+                self.answer(PageGroupResponse {
+                    requester: response.requester,
+                    pasid: Some(response.pasid),
+                    group: response.group,
+                    code: response.code,
+                });
             }
             Invalidation::Wait(wait) => {
                 self.flush(pending, budget);

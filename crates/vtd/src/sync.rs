@@ -236,7 +236,9 @@ impl Unit {
     ) {
         for function in self.container.guest_bdfs() {
             let scope = match scope {
-                CacheScope::All => GuestScope::All,
+                // The platform's caches know no domains: more is forgotten than was asked for.
+                CacheScope::All | CacheScope::Domain(_) => GuestScope::All,
+                CacheScope::PagesOfDomain(_, range) => self.pages_of_second_stages(function, range),
                 CacheScope::Function(only) | CacheScope::WithoutPasid(only, _)
                     if only != function =>
                 {
@@ -257,6 +259,16 @@ impl Unit {
                 budget.spend(CALL_COST);
                 self.container.invalidate(function, scope);
             }
+        }
+    }
+
+    /// A range of what is translated by a second stage. Of first stages everything goes, for what they
+    /// cached stands under other addresses.
+    fn pages_of_second_stages(&self, function: Bdf, range: PageRange) -> GuestScope {
+        let bound = self.container.bound(function);
+        match bound.as_slice() {
+            [(key, Space::SecondStage(_) | Space::PassThrough)] => pages(*key, range),
+            _ => GuestScope::All,
         }
     }
 }

@@ -24,8 +24,8 @@ use palisade_vtd::spec::{
     capability::{Capabilities, ExtendedCapabilities},
     command::{Command, RootTableAddress, TranslationTableMode},
     descriptor::{
-        ContextScope, InvDescriptor, IotlbScope, PageGroupResponse, PageRange, PasidCacheScope,
-        PasidIotlbScope, WaitFlags,
+        ContextScope, InvDescriptor, IotlbScope, LeafHint, PageGroupResponse, PageRange,
+        PasidCacheScope, PasidIotlbScope, WaitFlags,
     },
     event::{EventControl, FaultStatus},
     page_request::PageRequestDescriptor,
@@ -213,7 +213,7 @@ impl UnitDriver {
         let range = covering(at, len_bytes);
         let scope = match range.len_bytes() {
             Some(bytes) if bytes <= PAGE_BYTES << self.max_address_mask => {
-                PasidIotlbScope::Pages(range)
+                PasidIotlbScope::Pages(range, LeafHint::AnyLevel)
             }
             _ => PasidIotlbScope::All,
         };

@@ -2,7 +2,7 @@ use palisade_units::{Gpa, Iova};
 
 use crate::spec::command::{Command, TranslationTableMode};
 use crate::spec::descriptor::{
-    ContextScope, InvDescriptor, Invalidation, IotlbScope, PageGroupResponse, PageRange,
+    ContextScope, InvDescriptor, Invalidation, IotlbScope, LeafHint, PageGroupResponse, PageRange,
     PasidCacheScope, PasidIotlbScope, ResponseCode, Wait, WaitFlags,
 };
 use crate::spec::page_request::GroupIndex;
@@ -88,7 +88,7 @@ fn r41_a_stale_translation_stays_until_it_is_invalidated() {
     assert_eq!(read(), Ok(0x1111));
     space.unmap(&rig, AT);
     assert_eq!(read(), Ok(0x1111));
-    let pages = PasidIotlbScope::Pages(PageRange::page(AT));
+    let pages = PasidIotlbScope::Pages(PageRange::page(AT), LeafHint::LeavesOnly);
     rig.submit(&[InvDescriptor::pasid_iotlb(DOMAIN, pasid(1), pages)]);
     assert!(read().is_err());
 }
@@ -99,7 +99,11 @@ fn r41_every_kind_of_invalidation_reaches_the_caches() {
     for descriptor in [
         InvDescriptor::iotlb(IotlbScope::Global),
         InvDescriptor::iotlb(IotlbScope::Domain(DOMAIN)),
-        InvDescriptor::iotlb(IotlbScope::Pages(DOMAIN, PageRange::page(AT))),
+        InvDescriptor::iotlb(IotlbScope::Pages(
+            DOMAIN,
+            PageRange::page(AT),
+            LeafHint::AnyLevel,
+        )),
         InvDescriptor::pasid_iotlb(DOMAIN, pasid(1), PasidIotlbScope::All),
         InvDescriptor::pasid_dev_tlb(FUNCTION, pasid(1), PageRange::holding(AT, 9)),
         InvDescriptor::pasid_dev_tlb(FUNCTION, pasid(1), everything),

@@ -1,5 +1,6 @@
 use palisade_units::{Bdf, GuestPasid};
 
+use crate::spec::DomainId;
 use crate::spec::descriptor::{FunctionMask, PageRange};
 
 /// Which tables are to be looked at again.
@@ -18,6 +19,10 @@ pub(crate) enum TableScope {
 pub(crate) enum CacheScope {
     /// All.
     All,
+    /// Those of a domain.
+    Domain(DomainId),
+    /// Those of a domain's second stage in a range, and all of its first stages (VT-d §6.5.2.3).
+    PagesOfDomain(DomainId, PageRange),
     /// Those of a function, whatever the PASID.
     Function(Bdf),
     /// Those of a function's requests without a PASID, in a range.

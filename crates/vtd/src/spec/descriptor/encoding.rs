@@ -1,15 +1,17 @@
-use palisade_units::{Bdf, Gpa, GuestPasid, PASID_COUNT};
+use palisade_units::{Bdf, Gpa, GuestPasid, Iova, PASID_COUNT};
 
 use super::{
     super::{
         DomainId, HOST_ADDRESS_WIDTH,
+        capability::MAX_ADDRESS_MASK,
         command::Granularity,
         page_request::GroupIndex,
         queue::{DescriptorWidth, QueueError},
         words_to_bytes,
     },
-    ContextScope, FunctionMask, Invalidation, IotlbScope, PageGroupResponse, PageRange,
-    PasidCacheScope, PasidIotlbScope, ResponseCode, Wait, WaitFlags,
+    ContextScope, FunctionMask, Invalidation, IotlbScope, LeafHint, PageGroupResponse, PageRange,
+    PageStreamResponse, PasidCacheScope, PasidIotlbScope, ResponseCode, Wait, WaitFlags,
+    address_mask,
 };
 
 mod kind {
@@ -22,6 +24,7 @@ mod kind {
     pub(super) const PASID_CACHE: u64 = 7;
     pub(super) const PASID_DEVICE_TLB: u64 = 8;
     pub(super) const PAGE_GROUP_RESPONSE: u64 = 9;
+    pub(super) const PAGE_STREAM_RESPONSE: u64 = 10;
 }
 
 /// Bits 11:9 and 3:0.
@@ -70,6 +73,7 @@ impl InvDescriptor {
                     | pasid_field(pasid),
                 range.to_sized_word(PASID_SIZE_FLAG) | u64::from(pasid.is_none()),
             ),
+            Invalidation::PageStreamResponse(response) => stream_response_words(response),
             Invalidation::PageGroupResponse(response) => (
                 kind::PAGE_GROUP_RESPONSE
                     | u64::from(response.pasid.is_some()) << 4
@@ -160,6 +164,10 @@ impl InvDescriptor {
     pub fn decode(self, width: DescriptorWidth) -> Result<Invalidation, QueueError> {
         let [low, high, third, fourth] = self.0;
         let what = match low & TYPE {
+            // Older than the higher bits of the type: its PASID is there.
+            _ if low & 0xf == kind::PAGE_STREAM_RESPONSE => {
+                Invalidation::PageStreamResponse(stream_response(low, high)?)
+            }
             kind::CONTEXT_CACHE => {
                 check_low(low, GRANULARITY | LOW_ID | HIGH_SOURCE | 3 << 48)?;
                 check(high, 0)?;
@@ -197,7 +205,10 @@ impl InvDescriptor {
                 check(high, MASKED_ADDRESS)?;
                 let scope = match low >> GRANULARITY_SHIFT & 3 {
                     2 => PasidIotlbScope::All,
-                    3 => PasidIotlbScope::Pages(PageRange::from_masked_word(high)),
+                    3 => PasidIotlbScope::Pages(
+                        PageRange::from_masked_word(high),
+                        LeafHint::from_word(high),
+                    ),
                     _ => return Err(QueueError::ReservedField),
                 };
                 Invalidation::PasidIotlb(domain(low), pasid(low)?, scope)
@@ -328,9 +339,13 @@ fn iotlb_scope(low: u64, high: u64) -> Result<IotlbScope, QueueError> {
         Granularity::Reserved => Err(QueueError::ReservedField),
         Granularity::Global => Ok(IotlbScope::Global),
         Granularity::Domain => Ok(IotlbScope::Domain(domain(low))),
+        Granularity::Selective if address_mask(high) > MAX_ADDRESS_MASK => {
+            Err(QueueError::ReservedField)
+        }
         Granularity::Selective => Ok(IotlbScope::Pages(
             domain(low),
             PageRange::from_masked_word(high),
+            LeafHint::from_word(high),
         )),
     }
 }
@@ -339,8 +354,9 @@ fn iotlb_words(scope: IotlbScope) -> (u64, u64) {
     let (granularity, domain, high) = match scope {
         IotlbScope::Global => (Granularity::Global, 0, 0),
         IotlbScope::Domain(domain) => (Granularity::Domain, domain.get(), 0),
-        IotlbScope::Pages(domain, range) => {
-            (Granularity::Selective, domain.get(), range.to_masked_word())
+        IotlbScope::Pages(domain, range, hint) => {
+            let high = range.to_masked_word() | hint.to_bit();
+            (Granularity::Selective, domain.get(), high)
         }
     };
     let low = kind::IOTLB | granularity_field(granularity) | u64::from(domain) << 16;
@@ -350,7 +366,7 @@ fn iotlb_words(scope: IotlbScope) -> (u64, u64) {
 fn pasid_iotlb_words(domain: DomainId, pasid: GuestPasid, scope: PasidIotlbScope) -> (u64, u64) {
     let (granularity, high) = match scope {
         PasidIotlbScope::All => (2, 0),
-        PasidIotlbScope::Pages(range) => (3, range.to_masked_word()),
+        PasidIotlbScope::Pages(range, hint) => (3, range.to_masked_word() | hint.to_bit()),
     };
     let low = kind::PASID_IOTLB
         | granularity << GRANULARITY_SHIFT
@@ -369,4 +385,32 @@ fn pasid_cache_word(scope: PasidCacheScope) -> u64 {
         | granularity << GRANULARITY_SHIFT
         | u64::from(domain) << 16
         | pasid_field(pasid)
+}
+
+/// PASID at 23:4, BUS at 31:24, private data at 54:32 and the index at 63:55 of the first word; the code at
+/// 3:0, DEVFN at 11:4 and the address of the second.
+fn stream_response_words(response: PageStreamResponse) -> (u64, u64) {
+    let [devfn, bus] = response.requester.requester_id().to_le_bytes();
+    let low = kind::PAGE_STREAM_RESPONSE
+        | u64::from(response.pasid.get()) << 4
+        | u64::from(bus) << 24
+        | u64::from(response.group.get()) << 55;
+    let high =
+        u64::from(response.code.into_bits()) | u64::from(devfn) << 4 | response.at.get() & ADDRESS;
+    (low, high)
+}
+
+fn stream_response(low: u64, high: u64) -> Result<PageStreamResponse, QueueError> {
+    const PRIVATE_DATA: u64 = 0x007f_ffff_0000_0000;
+    check(low, !PRIVATE_DATA)?;
+    let [.., bus, _, _, _, _] = low.to_le_bytes();
+    let [devfn, ..] = (high >> 4).to_le_bytes();
+    let [code, ..] = high.to_le_bytes();
+    Ok(PageStreamResponse {
+        requester: Bdf::from_requester_id(u16::from_le_bytes([devfn, bus])),
+        pasid: pasid(low << 28)?,
+        group: GroupIndex::new(word_at(low, 55)),
+        at: Iova::new(high & ADDRESS),
+        code: ResponseCode::from_bits(code & 0xf),
+    })
 }

@@ -4,12 +4,13 @@
 mod encoding;
 mod range;
 
-use palisade_units::{Bdf, Gpa, GuestPasid};
+use palisade_units::{Bdf, Gpa, GuestPasid, Iova};
 
 use super::{DomainId, page_request::GroupIndex};
 
 pub use encoding::InvDescriptor;
-pub use range::{FunctionMask, PageRange};
+pub(in crate::spec) use range::address_mask;
+pub use range::{FunctionMask, LeafHint, PageRange};
 
 /// What of the context cache is invalidated (VT-d §6.5.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +48,9 @@ pub enum IotlbScope {
     Global,
     /// What a domain has.
     Domain(DomainId),
-    /// Pages of a domain's second stage.
-    Pages(DomainId, PageRange),
+    /// Pages of a domain's second stage, and all that its first stages have. A range beyond
+    /// [`MAX_ADDRESS_MASK`](super::capability::MAX_ADDRESS_MASK) is a reserved value.
+    Pages(DomainId, PageRange, LeafHint),
 }
 
 /// What of a PASID's translations is invalidated (VT-d §6.5.2.4).
@@ -56,8 +58,9 @@ pub enum IotlbScope {
 pub enum PasidIotlbScope {
     /// All of them.
     All,
-    /// Pages of its first stage.
-    Pages(PageRange),
+    /// Pages of its first stage. CAP.MAMV does not bound the range: Linux invalidates what a process gave
+    /// back in one descriptor, whatever its size.
+    Pages(PageRange, LeafHint),
 }
 
 bitflags::bitflags! {
@@ -132,6 +135,22 @@ pub struct PageGroupResponse {
     pub code: ResponseCode,
 }
 
+/// page_strm_resp_dsc: how software answers one request of a stream. Revisions before 3.0 have it, and later
+/// ones leave its type unused. The private data that it repeats is zero, as this unit sends none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageStreamResponse {
+    /// BUS and DEVFN: the function that asked.
+    pub requester: Bdf,
+    /// The PASID, which every such request has.
+    pub pasid: GuestPasid,
+    /// PRG index.
+    pub group: GroupIndex,
+    /// The page that was asked for.
+    pub at: Iova,
+    /// RC.
+    pub code: ResponseCode,
+}
+
 /// A descriptor, decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invalidation {
@@ -153,6 +172,8 @@ pub enum Invalidation {
     PasidDeviceTlb(Bdf, Option<GuestPasid>, PageRange),
     /// Type 9 (VT-d §7.6.1).
     PageGroupResponse(PageGroupResponse),
+    /// Type 10, of older revisions.
+    PageStreamResponse(PageStreamResponse),
 }
 
 impl Invalidation {

@@ -1,5 +1,38 @@
 use palisade_units::{Bdf, Iova, PAGE_SHIFT};
 
+/// AM: the low bits of the page number that do not count.
+pub(in crate::spec) const fn address_mask(word: u64) -> u8 {
+    word.to_le_bytes()[0] & 0x3f
+}
+
+/// IH: what software changed in the tables of a range (VT-d §6.5.2.3, §11.4.6.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeafHint {
+    /// Any entries on the way to the pages.
+    AnyLevel,
+    /// Only entries that map pages: what is cached of those above them may stay.
+    LeavesOnly,
+}
+
+impl LeafHint {
+    const BIT: u64 = 1 << 6;
+
+    pub(in crate::spec) const fn to_bit(self) -> u64 {
+        match self {
+            Self::AnyLevel => 0,
+            Self::LeavesOnly => Self::BIT,
+        }
+    }
+
+    pub(in crate::spec) const fn from_word(word: u64) -> Self {
+        if word & Self::BIT == 0 {
+            Self::AnyLevel
+        } else {
+            Self::LeavesOnly
+        }
+    }
+}
+
 /// A size-aligned range of 2^order pages of 4 KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageRange {
@@ -52,13 +85,12 @@ impl PageRange {
 
     /// As an address with a mask: the number of low bits of the page number that do not count
     /// (VT-d §6.5.2.3, Table 22).
-    pub(super) const fn to_masked_word(self) -> u64 {
+    pub(in crate::spec) const fn to_masked_word(self) -> u64 {
         self.at.get() | self.order as u64
     }
 
-    pub(super) fn from_masked_word(word: u64) -> Self {
-        let order = word.to_le_bytes()[0] & 0x3f;
-        Self::holding(Iova::new(word), order)
+    pub(in crate::spec) fn from_masked_word(word: u64) -> Self {
+        Self::holding(Iova::new(word), address_mask(word))
     }
 
     /// As a device TLB is told: with the size flag, the lowest clear bit of the page number says how

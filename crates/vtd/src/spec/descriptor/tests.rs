@@ -1,6 +1,7 @@
 use palisade_units::{Bdf, Gpa, GuestPasid, Iova};
 use proptest::prelude::*;
 
+use super::super::capability::MAX_ADDRESS_MASK;
 use super::{super::queue::DescriptorWidth::*, super::queue::QueueError, *};
 
 const FUNCTION: Bdf = Bdf::new(0, 0x10, 1);
@@ -26,8 +27,11 @@ fn linux_invalidates_all_that_a_pasid_has() {
 #[test]
 fn linux_invalidates_pages_of_a_pasid() {
     let pages = PageRange::holding(Iova::new(0x7f12_3456_7000), 3);
-    let descriptor =
-        InvDescriptor::pasid_iotlb(DomainId::new(1), pasid(1), PasidIotlbScope::Pages(pages));
+    let descriptor = InvDescriptor::pasid_iotlb(
+        DomainId::new(1),
+        pasid(1),
+        PasidIotlbScope::Pages(pages, LeafHint::AnyLevel),
+    );
     assert_eq!(
         descriptor.to_words(),
         [0x1_0001_0036, 0x7f12_3456_0000 | 3, 0, 0]
@@ -112,7 +116,7 @@ fn reserved_granularities_are_refused() {
 
 #[test]
 fn unknown_types_are_refused() {
-    for low in [0x0, 0xa, 0xb, 0xf, 0x205, 0xe01] {
+    for low in [0x0, 0xb, 0xc, 0xf, 0x205, 0xe01] {
         assert_eq!(
             InvDescriptor::from_words([low, 0, 0, 0]).decode(Bits256),
             Err(QueueError::DescriptorType),
@@ -127,6 +131,71 @@ fn a_narrow_queue_has_the_types_of_legacy_mode_alone() {
     assert!(narrow.decode(Bits128).is_ok());
     let wide = InvDescriptor::pasid_cache(PasidCacheScope::Global);
     assert_eq!(wide.decode(Bits128), Err(QueueError::DescriptorType));
+}
+
+#[test]
+fn older_software_answers_a_stream_of_page_requests() {
+    let descriptor = InvDescriptor::new(Invalidation::PageStreamResponse(PageStreamResponse {
+        requester: FUNCTION,
+        pasid: pasid(0xabcde),
+        group: GroupIndex::new(0x101),
+        at: Iova::new(0x7f12_3456_7000),
+        code: ResponseCode::InvalidRequest,
+    }));
+    let low = 0x101 << 55 | 0x00ab_cdea;
+    assert_eq!(descriptor.to_words(), [low, 0x7f12_3456_7000 | 0x811, 0, 0]);
+    assert_eq!(
+        descriptor.decode(Bits128),
+        Err(QueueError::DescriptorType),
+        "no page requests in legacy mode"
+    );
+    let with_private_data = InvDescriptor::from_words([low | 1 << 32, 0, 0, 0]);
+    assert_eq!(
+        with_private_data.decode(Bits256),
+        Err(QueueError::ReservedField)
+    );
+}
+
+#[test]
+fn r40_the_leaf_hint_is_bit_6_of_the_address() {
+    for (bit, hint) in [(0, LeafHint::AnyLevel), (1 << 6, LeafHint::LeavesOnly)] {
+        let range = PageRange::holding(Iova::new(0x4000_0000), 9);
+        let words = [0x1_0032, 0x4000_0009 | bit, 0, 0];
+        assert_eq!(
+            InvDescriptor::from_words(words).decode(Bits256),
+            Ok(Invalidation::Iotlb(IotlbScope::Pages(
+                DomainId::new(1),
+                range,
+                hint
+            )))
+        );
+        let words = [0x5_0001_0036, 0x4000_0009 | bit, 0, 0];
+        assert_eq!(
+            InvDescriptor::from_words(words).decode(Bits256),
+            Ok(Invalidation::PasidIotlb(
+                DomainId::new(1),
+                pasid(5),
+                PasidIotlbScope::Pages(range, hint)
+            ))
+        );
+    }
+}
+
+/// A queue has no actual granularity to answer with, so that a mask beyond CAP.MAMV is a wrong value of a
+/// field. The IOTLB of a PASID has no such bound.
+#[test]
+fn r40_an_address_mask_beyond_the_capability_is_refused() {
+    let of_domain = |order| InvDescriptor::from_words([0x1_0032, order, 0, 0]).decode(Bits256);
+    let of_pasid = |order| InvDescriptor::from_words([0x36, order, 0, 0]).decode(Bits256);
+    let largest = u64::from(MAX_ADDRESS_MASK);
+    assert!(of_domain(largest).is_ok());
+    for order in largest + 1..64 {
+        assert_eq!(of_domain(order), Err(QueueError::ReservedField), "{order}");
+        assert!(of_pasid(order).is_ok(), "{order}");
+    }
+    // Without pages there is no mask to judge.
+    let global = InvDescriptor::from_words([0x12, 0x3f, 0, 0]);
+    assert!(global.decode(Bits256).is_ok());
 }
 
 #[test]
@@ -149,7 +218,15 @@ fn any_function() -> impl Strategy<Value = Bdf> {
 }
 
 fn any_range() -> impl Strategy<Value = PageRange> {
-    (any::<u64>(), 0_u8..=52).prop_map(|(at, order)| PageRange::holding(Iova::new(at), order))
+    any_range_up_to(52)
+}
+
+fn any_range_up_to(order: u8) -> impl Strategy<Value = PageRange> {
+    (any::<u64>(), 0..=order).prop_map(|(at, order)| PageRange::holding(Iova::new(at), order))
+}
+
+fn any_hint() -> impl Strategy<Value = LeafHint> {
+    prop_oneof![Just(LeafHint::AnyLevel), Just(LeafHint::LeavesOnly)]
 }
 
 fn any_invalidation() -> impl Strategy<Value = Invalidation> {
@@ -172,7 +249,8 @@ fn any_invalidation() -> impl Strategy<Value = Invalidation> {
         device,
         Just(Invalidation::Iotlb(IotlbScope::Global)),
         any_domain().prop_map(|d| Invalidation::Iotlb(IotlbScope::Domain(d))),
-        (any_domain(), any_range()).prop_map(|(d, r)| Invalidation::Iotlb(IotlbScope::Pages(d, r))),
+        (any_domain(), any_range_up_to(MAX_ADDRESS_MASK), any_hint())
+            .prop_map(|(d, r, h)| Invalidation::Iotlb(IotlbScope::Pages(d, r, h))),
         (any_function(), any_range()).prop_map(|(f, r)| Invalidation::DeviceTlb(f, r)),
         Just(Invalidation::InterruptEntryCache),
         (any::<u8>(), any::<u64>(), any::<u32>()).prop_map(|(flags, at, data)| {
@@ -187,11 +265,9 @@ fn any_invalidation() -> impl Strategy<Value = Invalidation> {
             p,
             PasidIotlbScope::All
         )),
-        (any_domain(), any_pasid(), any_range()).prop_map(|(d, p, r)| Invalidation::PasidIotlb(
-            d,
-            p,
-            PasidIotlbScope::Pages(r)
-        )),
+        (any_domain(), any_pasid(), any_range(), any_hint()).prop_map(|(d, p, r, h)| {
+            Invalidation::PasidIotlb(d, p, PasidIotlbScope::Pages(r, h))
+        }),
         Just(Invalidation::PasidCache(PasidCacheScope::Global)),
         any_domain().prop_map(|d| Invalidation::PasidCache(PasidCacheScope::Domain(d))),
         (any_domain(), any_pasid())
@@ -212,6 +288,17 @@ fn any_invalidation() -> impl Strategy<Value = Invalidation> {
                 },
             })
         }),
+        (any_function(), any_pasid(), 0_u16..512, 0_u64..1 << 52).prop_map(
+            |(requester, pasid, group, page)| {
+                Invalidation::PageStreamResponse(PageStreamResponse {
+                    requester,
+                    pasid,
+                    group: GroupIndex::new(group),
+                    at: Iova::new(page << 12),
+                    code: ResponseCode::InvalidRequest,
+                })
+            }
+        ),
     ]
 }
 

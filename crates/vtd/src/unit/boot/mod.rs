@@ -15,7 +15,7 @@ use crate::spec::capability::{CAPABILITIES, EXTENDED, VERSION};
 use crate::spec::context::{AddressWidth, ContextEntry, DirectorySize};
 use crate::spec::context::{ContextFlags as Flags, GUEST_PASID_ZERO};
 use crate::spec::descriptor::{
-    ContextScope, FunctionMask, InvDescriptor, Invalidation, IotlbScope, PageRange,
+    ContextScope, FunctionMask, InvDescriptor, Invalidation, IotlbScope, LeafHint, PageRange,
     PasidCacheScope, PasidIotlbScope, Wait, WaitFlags,
 };
 use crate::spec::legacy_context::{LegacyContextEntry, LegacyTranslation};
@@ -296,6 +296,7 @@ impl<'r> Kernel<'r> {
         self.submits(&[drained(InvDescriptor::iotlb(IotlbScope::Pages(
             DEVICE_DOMAIN,
             PageRange::page(iova),
+            LeafHint::AnyLevel,
         )))]);
     }
 

@@ -91,6 +91,7 @@ fn r6_legacy_mode() {
         drained(InvDescriptor::iotlb(IotlbScope::Pages(
             DEVICE_DOMAIN,
             PageRange::page(BUFFER),
+            LeafHint::LeavesOnly,
         ))),
         InvDescriptor::dev_tlb(FUNCTION, PageRange::page(BUFFER)),
     ]);

@@ -70,7 +70,10 @@ fn r6_scalable_mode() {
         InvDescriptor::pasid_iotlb(
             DEFAULT_DOMAIN,
             pasid(1),
-            PasidIotlbScope::Pages(PageRange::holding(Iova::new(0x10_0000_0000), 24)),
+            PasidIotlbScope::Pages(
+                PageRange::holding(Iova::new(0x10_0000_0000), 24),
+                LeafHint::LeavesOnly,
+            ),
         ),
         InvDescriptor::pasid_dev_tlb(
             FUNCTION,
@@ -101,6 +104,7 @@ fn r6_legacy_mode() {
         drained(InvDescriptor::iotlb(IotlbScope::Pages(
             DEVICE_DOMAIN,
             PageRange::page(BUFFER),
+            LeafHint::LeavesOnly,
         ))),
         InvDescriptor::dev_tlb(FUNCTION, PageRange::page(BUFFER)),
     ]);
