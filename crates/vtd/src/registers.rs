@@ -1,7 +1,9 @@
 //! The register file: what stands in the registers, and what reading and writing them does that needs
 //! nothing but the registers. What a write asks for beyond that comes back as [`Effect`]s.
 
-use crate::spec::command::{Command, ContextCommand, IotlbCommand, RootTableAddress};
+use crate::spec::command::{
+    Command, ContextCommand, InvalidateAddress, IotlbCommand, RootTableAddress,
+};
 use crate::spec::event::{CompletionStatus, FaultStatus, FaultStatusRegister, PageRequestStatus};
 use crate::spec::queue::{InvalidationQueueAddress, PageRequestQueueAddress, QueueError};
 use crate::spec::register::{self as reg, REGISTERS, Register, Width};
@@ -140,7 +142,7 @@ impl Registers {
             }
             reg::FSTS => {
                 self.update_fault_status(FaultStatus::empty());
-                if cleared & u64::from(FaultStatus::QUEUE_ERROR.bits()) & old != 0 {
+                if cleared & u64::from(FaultStatus::STOPS_THE_QUEUE.bits()) & old != 0 {
                     to.push(Effect::QueueMoved);
                 }
             }
@@ -222,6 +224,11 @@ impl Registers {
         self.set_qword(reg::CCMD, command.with_invalidate(false).into_bits());
     }
 
+    /// IVA (VT-d §11.4.6.4).
+    pub(crate) fn invalidate_address(&self) -> InvalidateAddress {
+        InvalidateAddress::from_bits(self.qword(reg::IVA))
+    }
+
     /// Ends an IOTLB command (VT-d §11.4.6.3).
     pub(crate) fn complete_iotlb(&mut self, command: IotlbCommand) {
         self.set_qword(reg::IOTLB, command.with_invalidate(false).into_bits());
@@ -246,7 +253,7 @@ impl Registers {
     /// Whether descriptors are fetched (VT-d §6.5.2).
     pub(crate) fn queue_runs(&self) -> bool {
         self.status().contains(Command::QUEUED_INVALIDATION_ENABLE)
-            && !self.fault_status().contains(FaultStatus::QUEUE_ERROR)
+            && !self.fault_status().intersects(FaultStatus::STOPS_THE_QUEUE)
     }
 
     /// Stops the queue at its head (VT-d §6.5.2.11).

@@ -17,6 +17,7 @@ use crate::sink::Asked;
 use crate::spec::command::{
     Command, ContextCommand, Granularity, IotlbCommand, TranslationTableMode,
 };
+use crate::spec::descriptor::FunctionMask;
 use crate::spec::virtual_command::{Layout, VirtualCommand, VirtualResponse};
 use crate::sync::{CacheScope, Pending, TableScope};
 
@@ -193,14 +194,18 @@ impl Unit {
         self.set_queued_invalidation(command);
     }
 
+    /// CAP.ESRTPS is clear: while translation is on, what was found by the old root stays until software
+    /// invalidates it. A change of mode is not for then (VT-d §11.4.5), and nothing of the old mode means
+    /// anything in the new one, so that all of it goes.
     fn set_root_table(&self) {
-        let translates = {
+        let is_of_another_mode = {
             let mut registers = self.registers();
             registers.set_status(Command::SET_ROOT_TABLE, Switch::Off);
+            let old = registers.root();
             registers.set_root_table();
-            registers.translation() != TranslationState::Off
+            old.mode() != registers.root().mode()
         };
-        if translates {
+        if is_of_another_mode {
             self.synchronise_all();
         }
         self.registers()
@@ -246,31 +251,54 @@ impl Unit {
         }
     }
 
-    /// CCMD (VT-d §11.4.6.1).
+    /// CCMD (VT-d §11.4.6.1). The container's bindings know no domains, so a domain is everything.
     fn context_command(&self, command: ContextCommand) {
         let _work = self.work();
-        let everything = Pending::of_tables(TableScope::All);
-        let actual = self.register_based(command.requested(), everything);
+        let (scope, actual) = match command.requested() {
+            Granularity::Reserved => (None, Granularity::Reserved),
+            Granularity::Global | Granularity::Domain => {
+                (Some(TableScope::All), Granularity::Global)
+            }
+            Granularity::Selective => {
+                let mask = FunctionMask::new(command.function_mask());
+                let scope = TableScope::Functions(command.source(), mask);
+                (Some(scope), Granularity::Selective)
+            }
+        };
+        let actual = self.register_based(scope.map(Pending::of_tables), actual);
         self.registers()
             .complete_context(command.with_actual(actual));
     }
 
-    /// IOTLB (VT-d §11.4.6.3).
+    /// IOTLB, with pages from IVA (VT-d §11.4.6.3, §11.4.6.4). What the unit cannot do, as pages under a mask
+    /// beyond CAP.MAMV, is not done, and answered with the reserved granularity.
     fn iotlb_command(&self, command: IotlbCommand) {
         let _work = self.work();
-        let everything = Pending::of_caches(CacheScope::All);
-        let actual = self.register_based(command.requested(), everything);
+        let domain = command.domain();
+        let (scope, actual) = match command.requested() {
+            Granularity::Reserved => (None, Granularity::Reserved),
+            Granularity::Global => (Some(CacheScope::All), Granularity::Global),
+            Granularity::Domain => (Some(CacheScope::Domain(domain)), Granularity::Global),
+            Granularity::Selective => {
+                let range = self.registers().invalidate_address().range();
+                let scope = range.map(|range| CacheScope::PagesOfDomain(domain, range));
+                (scope, Granularity::Selective)
+            }
+        };
+        let actual = self.register_based(scope.map(Pending::of_caches), actual);
         self.registers().complete_iotlb(command.with_actual(actual));
     }
 
-    /// Invalidation by register, of whatever granularity, does everything. Scalable mode has it not.
-    fn register_based(&self, requested: Granularity, everything: Pending) -> Granularity {
+    /// Does what a register asks for, in legacy mode: scalable mode has it not. Says what was done.
+    fn register_based(&self, what: Option<Pending>, done: Granularity) -> Granularity {
         let mode = self.registers().root().mode();
-        if mode != TranslationTableMode::Legacy || requested == Granularity::Reserved {
-            return Granularity::Reserved;
+        match what {
+            Some(what) if mode == TranslationTableMode::Legacy => {
+                self.apply(what, &mut Budget::endless());
+                done
+            }
+            _ => Granularity::Reserved,
         }
-        self.apply(everything, &mut Budget::endless());
-        Granularity::Global
     }
 
     /// VCMD (VT-d §11.4.16). The response is pending, so no second one can start.

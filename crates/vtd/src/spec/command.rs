@@ -4,6 +4,8 @@
 use bitfield_struct::bitfield;
 use palisade_units::{Bdf, Gpa};
 
+use super::capability::{MAX_ADDRESS_MASK, SECOND_STAGE_WIDTH};
+use super::descriptor::{LeafHint, PageRange, address_mask};
 use super::{DomainId, page_address, page_number};
 
 bitflags::bitflags! {
@@ -186,6 +188,44 @@ impl IotlbCommand {
     #[must_use]
     pub const fn domain(self) -> DomainId {
         DomainId::new(self.domain_bits())
+    }
+}
+
+/// IVA_REG (VT-d §11.4.6.4): the pages of a page-selective IOTLB command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidateAddress(u64);
+
+impl InvalidateAddress {
+    /// The register with this value.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The register that names these pages.
+    #[must_use]
+    pub const fn new(range: PageRange, hint: LeafHint) -> Self {
+        Self(range.to_masked_word() | hint.to_bit())
+    }
+
+    /// The value.
+    #[must_use]
+    pub const fn into_bits(self) -> u64 {
+        self.0
+    }
+
+    /// ADDR and AM; `None` for a mask beyond CAP.MAMV. Address bits from MGAW on do not count.
+    #[must_use]
+    pub fn range(self) -> Option<PageRange> {
+        let within = (1 << SECOND_STAGE_WIDTH.address_bits()) - 1;
+        (address_mask(self.0) <= MAX_ADDRESS_MASK)
+            .then(|| PageRange::from_masked_word(self.0 & within))
+    }
+
+    /// IH.
+    #[must_use]
+    pub const fn hint(self) -> LeafHint {
+        LeafHint::from_word(self.0)
     }
 }
 

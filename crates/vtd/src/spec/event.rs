@@ -17,6 +17,8 @@ bitflags::bitflags! {
         const COMPLETION_ERROR = 1 << 5;
         /// ITE: a device TLB did not answer. Never set here.
         const TIME_OUT = 1 << 6;
+        /// What keeps the unit from fetching descriptors until software clears it (VT-d §6.5.2.11).
+        const STOPS_THE_QUEUE = Self::QUEUE_ERROR.bits() | Self::TIME_OUT.bits();
     }
 }
 

@@ -158,10 +158,16 @@ fn a_new_root_table_takes_the_place_of_the_old_one() {
         Ok(0x1111),
         "the register alone does nothing"
     );
+    // Nor does the command: without CAP.ESRTPS what is cached stays until it is invalidated.
     rig.command(Command::SET_ROOT_TABLE);
+    assert_eq!(rig.read(Some(pasid(1)), AT), Ok(0x1111));
+    let everything = InvDescriptor::context_cache(ContextScope::Global);
+    rig.submit(&[everything]);
     assert!(rig.read(Some(pasid(1)), AT).is_err());
     rig.root = old;
     rig.set_root_table(TranslationTableMode::Scalable);
+    assert!(rig.read(Some(pasid(1)), AT).is_err());
+    rig.submit(&[everything]);
     assert_eq!(rig.read(Some(pasid(1)), AT), Ok(0x1111));
 }
 
@@ -229,6 +235,7 @@ fn a_root_table_without_memory_is_a_fault_and_no_more() {
     let mut rig = Rig::booted();
     rig.root = Gpa::new(0xdead_0000_0000);
     rig.set_root_table(TranslationTableMode::Scalable);
+    rig.submit(&[InvDescriptor::context_cache(ContextScope::Global)]);
     assert!(rig.read(Some(pasid(1)), AT).is_err());
     let record = rig.take_record().unwrap();
     assert_eq!(record.reason().get(), FaultReason::RootEntryAccess.code());
