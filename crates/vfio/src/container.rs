@@ -34,6 +34,9 @@ pub(crate) struct State {
     pub(crate) functions: BTreeMap<Bdf, Attached>,
     /// What the guest's allocator took. Each is paired with the guest's number that is the same.
     pub(crate) allocated: BTreeSet<HostPasid>,
+    /// What the guest's allocator took on another host, where the number was the same. Here it may be
+    /// another.
+    pub(crate) adopted: BTreeMap<GuestPasid, HostPasid>,
     /// The pairs that a bind made for a number of the guest's own.
     pub(crate) made: BTreeMap<GuestPasid, HostPasid>,
 }
@@ -138,14 +141,16 @@ impl Container {
         for endpoint in &endpoints {
             inner.release_all(endpoint);
         }
-        let (allocated, made) = {
+        let (allocated, adopted, made) = {
             let mut state = inner.state();
             (
                 std::mem::take(&mut state.allocated),
+                std::mem::take(&mut state.adopted),
                 std::mem::take(&mut state.made),
             )
         };
-        for pasid in allocated.into_iter().chain(made.into_values()) {
+        let paired = adopted.into_values().chain(made.into_values());
+        for pasid in allocated.into_iter().chain(paired) {
             inner.give_back(pasid);
         }
         for endpoint in &endpoints {

@@ -19,6 +19,7 @@ mod error;
 mod key;
 mod outlet;
 mod pasids;
+mod state;
 
 #[cfg(test)]
 mod tests;

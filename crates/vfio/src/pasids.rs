@@ -6,7 +6,7 @@ use palisade_units::{GuestPasid, HostPasid};
 use crate::{Container, SpaceKey, VfioError};
 
 /// The guest's name for a PASID that its own allocator took: the same number.
-fn guest_name(pasid: HostPasid) -> Option<GuestPasid> {
+pub(crate) fn guest_name(pasid: HostPasid) -> Option<GuestPasid> {
     GuestPasid::new(pasid.get()).ok()
 }
 
@@ -47,7 +47,7 @@ impl Container {
         }
     }
 
-    /// Frees a PASID that the guest allocated. It is unbound from every function first, and nothing
+    /// Frees a PASID that the guest allocated, by the number that the guest was given. It is unbound from every function first, and nothing
     /// uses it any more when this returns; while mediation holds it, it is not given out again.
     ///
     /// # Errors
@@ -56,6 +56,9 @@ impl Container {
     pub fn free_pasid(&self, pasid: HostPasid) -> Result<(), VfioError> {
         let inner = &self.inner;
         let _operation = inner.operation();
+        if self.free_adopted(pasid) {
+            return Ok(());
+        }
         inner.set.state_of(pasid)?;
         if !inner.state().allocated.contains(&pasid) {
             return Err(VfioError::NotAllocated { pasid });
@@ -78,7 +81,11 @@ impl Container {
         for pasid in &owned {
             self.free_allocated(*pasid);
         }
-        u32::try_from(owned.len()).unwrap_or(u32::MAX)
+        let adopted = self.adopted_within(range);
+        for pasid in &adopted {
+            self.free_adopted(*pasid);
+        }
+        u32::try_from(owned.len() + adopted.len()).unwrap_or(u32::MAX)
     }
 
     /// The caller is in an operation, and the PASID is in `allocated`.

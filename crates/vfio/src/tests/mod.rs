@@ -1,5 +1,6 @@
 //! What a tenant may ask for, on a real authority, a real platform and real memory.
 
+mod adopting;
 mod allocating;
 mod audit;
 mod binding;
