@@ -29,6 +29,9 @@ pub enum Unreadable {
         "this is a state of version {0}, and this palisade reads version {VERSION}: start the palisade that wrote it"
     )]
     Version(String),
+    /// The beginning is there, and not even its first line is whole.
+    #[error("the state is torn: it ends within its first line")]
+    Cut,
     /// The end is missing, or there is more behind it.
     #[error("the state is torn: {found} bytes stand where its first line announces {announced}")]
     Torn {
@@ -72,33 +75,15 @@ pub(super) fn encode(state: &RunTime) -> Result<Vec<u8>, serde_json::Error> {
 /// # Errors
 /// [`Unreadable`] for anything but what [`encode`] writes.
 pub(super) fn decode(bytes: &[u8]) -> Result<RunTime, Unreadable> {
-    if bytes.is_empty() {
-        let announced = "a first line".to_owned();
-        return Err(Unreadable::Torn {
-            found: 0,
-            announced,
-        });
-    }
     let Some(after_magic) = bytes.strip_prefix(MAGIC.as_bytes()) else {
-        // The beginning of the magic and nothing else is a file that was cut there.
-        return Err(if MAGIC.as_bytes().starts_with(bytes) {
-            Unreadable::Torn {
-                found: 0,
-                announced: "a whole first line".to_owned(),
-            }
-        } else {
-            Unreadable::Foreign
+        // The beginning of the magic and nothing else, or nothing at all, is a file that was cut there.
+        return Err(match MAGIC.as_bytes().starts_with(bytes) {
+            true => Unreadable::Cut,
+            false => Unreadable::Foreign,
         });
     };
-    let end = after_magic
-        .iter()
-        .take(FIRST_LINE_MAX_BYTES)
-        .position(|b| *b == b'\n');
-    let torn = |found: usize, announced: &str| Unreadable::Torn {
-        found,
-        announced: announced.to_owned(),
-    };
-    let end = end.ok_or_else(|| torn(0, "a whole first line"))?;
+    let mut beginning = after_magic.iter().take(FIRST_LINE_MAX_BYTES);
+    let end = beginning.position(|b| *b == b'\n').ok_or(Unreadable::Cut)?;
     let (line, rest) = after_magic.split_at(end);
     let document = rest.strip_prefix(b"\n").unwrap_or(rest);
     let line = std::str::from_utf8(line).map_err(|_| Unreadable::Damaged)?;
@@ -109,8 +94,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RunTime, Unreadable> {
     }
     let announced = words.next().unwrap_or_default();
     if announced != document.len().to_string() {
-        let announced = announced.escape_debug().to_string();
-        return Err(torn(document.len(), &announced));
+        return Err(Unreadable::Torn {
+            found: document.len(),
+            announced: announced.escape_debug().to_string(),
+        });
     }
     if !bytes.starts_with(first_line(document).as_bytes()) {
         return Err(Unreadable::Damaged);

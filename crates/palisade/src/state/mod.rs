@@ -60,6 +60,15 @@ pub enum StateError {
         /// The folder.
         folder: PathBuf,
     },
+    /// Another user could change the file.
+    #[error(
+        "{}: the folder of `state` is another user's: chown it to the one that the daemon runs as, or name another",
+        folder.display()
+    )]
+    Foreign {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// Another daemon keeps its state there.
     #[error("{}: another daemon keeps its state there: end it, or name another folder", folder.display())]
     InUse {
@@ -116,7 +125,10 @@ impl StateError {
             Self::Folder { source, .. }
             | Self::Read { source, .. }
             | Self::Write { source, .. } => rustix::io::Errno::from_io_error(source),
-            Self::Open { .. } | Self::InUse { .. } | Self::Unreadable { .. } => None,
+            Self::Open { .. }
+            | Self::Foreign { .. }
+            | Self::InUse { .. }
+            | Self::Unreadable { .. } => None,
         }
     }
 }

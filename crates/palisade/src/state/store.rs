@@ -9,10 +9,11 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, FileType, FlockOperation, Mode, OFlags, flock, fstat, fsync, open, openat,
+        AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, fsync, open, openat,
         renameat, unlinkat,
     },
     io::Errno,
+    process::{Uid, geteuid},
 };
 
 use super::{
@@ -39,6 +40,17 @@ pub(crate) struct Store {
     folder: OwnedFd,
     /// Held for its lock.
     _lock: OwnedFd,
+    /// Brings the folder's names to the disk: fsync, but for tests of what happens where that fails.
+    pub(super) sync_folder: fn(&OwnedFd) -> rustix::io::Result<()>,
+}
+
+/// Whether nobody may change what this describes but the daemon's own user, and root.
+fn is_own(about: &Stat) -> bool {
+    [geteuid(), Uid::ROOT].contains(&Uid::from_raw(about.st_uid))
+}
+
+fn others_write(about: &Stat) -> bool {
+    Mode::from_raw_mode(about.st_mode).intersects(OTHERS_WRITE)
 }
 
 impl Store {
@@ -61,24 +73,25 @@ impl Store {
             ),
         })?;
         let about = fstat(&folder).map_err(|e| unusable("ask about it", e))?;
-        if Mode::from_raw_mode(about.st_mode).intersects(OTHERS_WRITE) {
-            return Err(StateError::Open {
-                folder: path.to_owned(),
-            });
+        let named = || path.to_owned();
+        if !is_own(&about) {
+            return Err(StateError::Foreign { folder: named() });
+        }
+        if others_write(&about) {
+            return Err(StateError::Open { folder: named() });
         }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let lock = openat(&folder, LOCK, flags, PRIVATE)
             .map_err(|e| unusable("its palisade.lock cannot be opened for writing", e))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|e| match e {
-            Errno::WOULDBLOCK => StateError::InUse {
-                folder: path.to_owned(),
-            },
+            Errno::WOULDBLOCK => StateError::InUse { folder: named() },
             e => unusable("its palisade.lock cannot be locked", e),
         })?;
         let store = Self {
             path: path.to_owned(),
             folder,
             _lock: lock,
+            sync_folder: |folder| fsync(folder),
         };
         let state = store.read()?;
         // What a crash in the middle of a write left; it never became the state.
@@ -97,17 +110,26 @@ impl Store {
     fn read(&self) -> Result<RunTime, StateError> {
         let file = self.file();
         let wrong = |e: Errno| StateError::read(&file, e);
+        let refused = |what: &str| {
+            let what = io::Error::new(io::ErrorKind::InvalidInput, what);
+            Err(StateError::read(&file, what))
+        };
         // A pipe in its place must not hold the daemon up.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let open = match openat(&self.folder, FILE, flags, Mode::empty()) {
             Ok(open) => open,
             Err(Errno::NOENT) => return Ok(RunTime::default()),
+            Err(Errno::LOOP) => return refused("it is a symbolic link"),
             Err(e) => return Err(wrong(e)),
         };
         let about = fstat(&open).map_err(wrong)?;
         if FileType::from_raw_mode(about.st_mode) != FileType::RegularFile {
-            let what = io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file");
-            return Err(StateError::read(&file, what));
+            return refused("it is no regular file");
+        }
+        if !is_own(&about) || others_write(&about) {
+            return refused(
+                "others than the daemon's user may write it: look at it, and chown it or chmod go-w it",
+            );
         }
         let mut bytes = Vec::new();
         File::from(open)
@@ -133,7 +155,7 @@ impl Store {
             self.forget_draft();
             wrong(e.into())
         })?;
-        fsync(&self.folder).map_err(|e| {
+        (self.sync_folder)(&self.folder).map_err(|e| {
             // Which of the two a loss of power would leave is not known: at least no reader sees the new one.
             let again = codec::encode(before).map_err(io::Error::from);
             let restored = again.and_then(|bytes| self.draft(&bytes)).and_then(|()| {
