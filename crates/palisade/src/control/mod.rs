@@ -7,15 +7,16 @@ mod clock;
 mod events;
 mod ledger;
 mod limits;
+mod patient;
 mod question;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    os::unix::net::UnixStream,
+    io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Write},
+    os::{fd::BorrowedFd, unix::net::UnixStream},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -31,11 +32,14 @@ pub(crate) use events::Names;
 pub use events::{EventLine, EventPage};
 pub use ledger::{Ledger, LedgerBinding, LedgerLine, LedgerTenant};
 pub use limits::{GroupLine, Groups, Origin, Reserved, ReservedRange};
+use patient::Patient;
 use question::QUESTION_MAX_BYTES;
 pub use question::{Change, Changed, Kept, NewLimit, NewQuota, Question, Refusal};
 
-/// A peer that does not speak or listen for this long is hung up on.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A client has this long for its whole question.
+const PATIENCE_WITH_QUESTION: Duration = Duration::from_secs(5);
+/// And this long to take its whole answer, which may be the ledger of 2^20 PASIDs.
+const PATIENCE_WITH_ANSWER: Duration = Duration::from_secs(60);
 /// A host may have to write a change to a slow disk before it answers.
 const PATIENCE_WITH_HOST: Duration = Duration::from_secs(120);
 
@@ -94,12 +98,7 @@ pub fn request(socket: &Path, change: Change) -> anyhow::Result<Changed> {
 }
 
 fn ask<T: DeserializeOwned>(socket: &Path, question: &Question) -> anyhow::Result<T> {
-    let mut stream = UnixStream::connect(socket).with_context(|| {
-        format!(
-            "{}: no host answers; name with --socket what the configuration of a running host calls `control`",
-            socket.display()
-        )
-    })?;
+    let mut stream = UnixStream::connect(socket).map_err(|e| no_host(socket, e))?;
     stream.set_read_timeout(Some(PATIENCE_WITH_HOST))?;
     let mut line = serde_json::to_vec(question)?;
     line.push(b'\n');
@@ -110,9 +109,33 @@ fn ask<T: DeserializeOwned>(socket: &Path, question: &Question) -> anyhow::Resul
     if let Ok(refusal) = serde_json::from_str::<Refusal>(&answer) {
         return Err(refusal.into());
     }
-    sent.context("ask")?;
-    read.context("read the answer")?;
-    serde_json::from_str(&answer).context("the answer cannot be read")
+    let hung_up = || match question {
+        Question::Change(_) => {
+            "the host hung up before it had answered; ask it whether the change is in force"
+        }
+        _ => "the host hung up before it had answered",
+    };
+    sent.with_context(hung_up)?;
+    read.with_context(hung_up)?;
+    serde_json::from_str(&answer).with_context(hung_up)
+}
+
+/// Why nobody can be asked, and what to do.
+fn no_host(socket: &Path, error: io::Error) -> anyhow::Error {
+    let what = match error.kind() {
+        ErrorKind::NotFound => {
+            "no host answers, since there is no such socket: name with --socket what the configuration of a running \
+             host calls `control`"
+        }
+        ErrorKind::ConnectionRefused => {
+            "no host answers: the one that made this socket has ended, and `palisade serve` starts one"
+        }
+        ErrorKind::PermissionDenied => {
+            "only root and the user that the host runs as may ask it, and whom the folders above let through"
+        }
+        _ => "no host can be asked there",
+    };
+    anyhow::Error::new(error).context(format!("{}: {what}", socket.display()))
 }
 
 /// Whether a process of `peer` may ask a host of `owner`.
@@ -120,45 +143,75 @@ fn may_ask(peer: Uid, owner: Uid) -> bool {
     peer.is_root() || peer == owner
 }
 
-/// Answers one client. What goes wrong with it is its own matter.
-pub(crate) fn answer(stream: &UnixStream, books: &impl Books) -> anyhow::Result<()> {
-    stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+/// Answers one client. What goes wrong with it is its own matter. `stop` is readable from the moment on at which
+/// the host stops.
+pub(crate) fn answer(
+    stream: &UnixStream,
+    stop: BorrowedFd<'_>,
+    books: &impl Books,
+) -> anyhow::Result<()> {
+    stream.set_nonblocking(true)?;
+    let client = Client { stream, stop };
     let peer = socket_peercred(stream)?;
     if !may_ask(peer.uid, geteuid()) {
         let what = "only root and the user that the host runs as may ask";
-        send(stream, &Refusal::new(Errno::PERM, what))?;
+        client.send(&Refusal::new(Errno::PERM, what))?;
         anyhow::bail!(
             "process {} of user {} is refused: {what}",
             peer.pid.as_raw_nonzero(),
             peer.uid.as_raw()
         );
     }
-    let mut line = Vec::new();
-    BufReader::new(stream)
-        .take(QUESTION_MAX_BYTES)
-        .read_until(b'\n', &mut line)?;
-    match serde_json::from_slice(&line) {
-        Ok(Question::Ledger) => send(stream, &books.ledger()),
-        Ok(Question::Events { since }) => send(stream, &books.events(since)),
-        Ok(Question::Groups) => send(stream, &books.groups()),
-        Ok(Question::Reserved) => send(stream, &books.reserved()),
+    match client.question()? {
+        Ok(Question::Ledger) => client.send(&books.ledger()),
+        Ok(Question::Events { since }) => client.send(&books.events(since)),
+        Ok(Question::Groups) => client.send(&books.groups()),
+        Ok(Question::Reserved) => client.send(&books.reserved()),
         Ok(Question::Change(change)) => match books.change(change) {
-            Ok(changed) => send(stream, &changed),
-            Err(refusal) => send(stream, &refusal),
+            Ok(changed) => client.send(&changed),
+            Err(refusal) => client.send(&refusal),
         },
-        Err(e) => {
-            let what = format!(
-                "this is no question of at most {QUESTION_MAX_BYTES} bytes, such as \"ledger\" or \
-                 {{\"events\":{{\"since\":0}}}}: {e}"
-            );
-            send(stream, &Refusal::new(Errno::INVAL, what))
-        }
+        Err(refusal) => client.send(&refusal),
     }
 }
 
-fn send<T: Serialize>(mut stream: &UnixStream, answer: &T) -> anyhow::Result<()> {
-    stream.write_all(&serde_json::to_vec(answer)?)?;
-    Ok(())
+/// One connection at the host's end.
+struct Client<'a> {
+    stream: &'a UnixStream,
+    stop: BorrowedFd<'a>,
+}
+
+impl Client<'_> {
+    /// Has the client do something for so long and no longer.
+    fn within(&self, patience: Duration) -> Patient<'_> {
+        Patient::new(self.stream, self.stop, Instant::now() + patience)
+    }
+
+    /// What is asked, or why it is no question.
+    fn question(&self) -> io::Result<Result<Question, Refusal>> {
+        let mut line = Vec::new();
+        BufReader::new(self.within(PATIENCE_WITH_QUESTION))
+            .take(QUESTION_MAX_BYTES)
+            .read_until(b'\n', &mut line)?;
+        let is_cut = u64::try_from(line.len()).is_ok_and(|len| len >= QUESTION_MAX_BYTES);
+        if is_cut && !line.ends_with(b"\n") {
+            let what = format!(
+                "this is no question of at most {QUESTION_MAX_BYTES} bytes; names have 64 at the most"
+            );
+            return Ok(Err(Refusal::new(Errno::INVAL, what)));
+        }
+        Ok(serde_json::from_slice(&line).map_err(|e| {
+            let what = format!(
+                "this is no question, such as \"ledger\" or {{\"events\":{{\"since\":0}}}}: {e}"
+            );
+            Refusal::new(Errno::INVAL, what)
+        }))
+    }
+
+    fn send<T: Serialize>(&self, answer: &T) -> anyhow::Result<()> {
+        let mut out = BufWriter::new(self.within(PATIENCE_WITH_ANSWER));
+        serde_json::to_writer(&mut out, answer)?;
+        out.flush()?;
+        Ok(())
+    }
 }

@@ -1,3 +1,5 @@
+use std::os::fd::AsFd;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -52,7 +54,8 @@ fn ask_bytes(question: &[u8]) -> String {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     theirs.write_all(question).unwrap();
     theirs.shutdown(std::net::Shutdown::Write).unwrap();
-    answer(&ours, &Few).unwrap();
+    let (stop, _rung_by) = UnixStream::pair().unwrap();
+    answer(&ours, stop.as_fd(), &Few).unwrap();
     drop(ours);
     let mut text = String::new();
     // What was too long is not read to its end, and the answer comes before that error.

@@ -1,4 +1,4 @@
-//! One vfio-user socket: a client at a time.
+//! One socket, and the threads that serve its clients.
 
 use std::{
     fs,
@@ -25,10 +25,28 @@ const OWNER_ONLY: Mode = Mode::RUSR.union(Mode::WUSR);
 /// Clients that wait while one is served.
 const BACKLOG: i32 = 128;
 
-/// A socket with a thread that serves its clients one after the other.
+/// How many clients of a socket are served at a time. The others wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AtOnce {
+    /// One after the other.
+    One,
+    /// So many that a few which are slow hold nobody up.
+    Several,
+}
+
+impl AtOnce {
+    fn threads(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Several => 8,
+        }
+    }
+}
+
+/// A socket with threads that serve its clients, each one after the other.
 pub(crate) struct Listener {
     path: PathBuf,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Listener {
@@ -40,32 +58,41 @@ impl Listener {
         path: &Path,
         name: &str,
         stop: &Arc<Stop>,
-        mut serve: impl FnMut(UnixStream) + Send + 'static,
+        at_once: AtOnce,
+        serve: impl Fn(UnixStream) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         remove_stale(path)?;
-        let socket = bind(path)?;
-        let stop = Arc::clone(stop);
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || {
+        let socket = Arc::new(bind(path)?);
+        let serve = Arc::new(serve);
+        let start = || {
+            let (socket, serve, stop) = (Arc::clone(&socket), Arc::clone(&serve), Arc::clone(stop));
+            let clients = move || {
                 while let Some(stream) = accept(&socket, &stop) {
                     serve(stream);
                 }
-            })?;
+            };
+            std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(clients)
+        };
+        let threads: io::Result<_> = (0..at_once.threads()).map(|_| start()).collect();
         Ok(Self {
             path: path.to_owned(),
-            thread: Some(thread),
+            // Those that were started end with the host that could not be.
+            threads: threads.inspect_err(|_| {
+                let _ = fs::remove_file(path);
+            })?,
         })
     }
 
-    /// Waits for the thread; to be called when [`Stop`] has been rung.
+    /// Waits for the threads; to be called when [`Stop`] has been rung.
     pub(crate) fn join(&mut self) {
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             if thread.join().is_err() {
-                tracing::error!(path = %self.path.display(), "the thread of a socket panicked");
+                tracing::error!(path = %self.path.display(), "a thread of a socket panicked");
             }
-            let _ = fs::remove_file(&self.path);
         }
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -144,6 +171,8 @@ fn accept(socket: &UnixListener, stop: &Stop) -> Option<UnixStream> {
 
 #[cfg(test)]
 mod tests {
+    use std::{io::Read, sync::mpsc, time::Duration};
+
     use super::*;
 
     #[test]
@@ -152,7 +181,9 @@ mod tests {
         let path = folder.path().join("a.sock");
         fs::write(&path, "mine").unwrap();
         let stop = Arc::new(Stop::new().unwrap());
-        let error = Listener::open(&path, "a", &stop, drop).err().unwrap();
+        let error = Listener::open(&path, "a", &stop, AtOnce::One, drop)
+            .err()
+            .unwrap();
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"mine");
     }
@@ -162,7 +193,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("none/a.sock");
         let stop = Arc::new(Stop::new().unwrap());
-        let error = Listener::open(&path, "a", &stop, drop).err().unwrap();
+        let error = Listener::open(&path, "a", &stop, AtOnce::One, drop)
+            .err()
+            .unwrap();
         assert!(error.to_string().contains("folder"), "{error}");
     }
 
@@ -172,14 +205,37 @@ mod tests {
         let path = folder.path().join("a.sock");
         let stop = Arc::new(Stop::new().unwrap());
         let other = UnixListener::bind(&path).unwrap();
-        let error = Listener::open(&path, "a", &stop, drop).err().unwrap();
+        let error = Listener::open(&path, "a", &stop, AtOnce::One, drop)
+            .err()
+            .unwrap();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         drop(other);
-        let mut listener = Listener::open(&path, "a", &stop, drop).unwrap();
+        let mut listener = Listener::open(&path, "a", &stop, AtOnce::One, drop).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         stop.ring();
         listener.join();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_client_that_is_slow_holds_nobody_up_where_several_are_served() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        let stop = Arc::new(Stop::new().unwrap());
+        let (served, who) = mpsc::channel();
+        // Each stays until it is hung up on.
+        let serve = move |mut stream: UnixStream| {
+            served.send(()).unwrap();
+            let _ = stream.read(&mut [0]);
+        };
+        let mut listener = Listener::open(&path, "a", &stop, AtOnce::Several, serve).unwrap();
+        let clients = [(); 4].map(|()| UnixStream::connect(&path).unwrap());
+        for _ in &clients {
+            who.recv_timeout(Duration::from_secs(60)).unwrap();
+        }
+        drop(clients);
+        stop.ring();
+        listener.join();
     }
 }

@@ -27,7 +27,7 @@ use crate::{
 
 use engines::Engines;
 use limits::{Limits, Member};
-use listener::Listener;
+use listener::{AtOnce, Listener};
 pub use restore::RestoreError;
 use restore::Restored;
 use source::{Sources, WireError};
@@ -234,21 +234,22 @@ impl Host {
         };
         for (tenant, config) in host.shared.tenants.clone().into_iter().zip(&config.tenants) {
             let name = format!("{}-unit", config.name);
-            host.listen(&config.unit.socket, &name, move |stream| {
-                tenant.serve_unit(stream)
+            host.listen(&config.unit.socket, &name, AtOnce::One, move |stream| {
+                tenant.serve_unit(stream);
             })?;
         }
         for (tenant, config, source) in functions {
             let guest_bdf = config.guest_bdf;
             let name = format!("{guest_bdf}");
-            host.listen(&config.socket, &name, move |stream| {
+            host.listen(&config.socket, &name, AtOnce::One, move |stream| {
                 tenant.serve_function(guest_bdf, &source, stream);
             })?;
         }
         if let Some(path) = &config.control {
             let shared = Arc::clone(&host.shared);
-            host.listen(path, "control", move |stream| {
-                if let Err(e) = control::answer(&stream, &*shared) {
+            let stop = Arc::clone(&host.stop);
+            host.listen(path, "control", AtOnce::Several, move |stream| {
+                if let Err(e) = control::answer(&stream, stop.fd(), &*shared) {
                     tracing::warn!("a question of the operator's: {e:#}");
                 }
             })?;
@@ -260,12 +261,15 @@ impl Host {
         &mut self,
         path: &std::path::Path,
         name: &str,
-        serve: impl FnMut(std::os::unix::net::UnixStream) + Send + 'static,
+        at_once: AtOnce,
+        serve: impl Fn(std::os::unix::net::UnixStream) + Send + Sync + 'static,
     ) -> Result<(), HostError> {
         let listener =
-            Listener::open(path, name, &self.stop, serve).map_err(|source| HostError::Socket {
-                path: path.to_owned(),
-                source,
+            Listener::open(path, name, &self.stop, at_once, serve).map_err(|source| {
+                HostError::Socket {
+                    path: path.to_owned(),
+                    source,
+                }
             })?;
         self.listeners.push(listener);
         Ok(())
