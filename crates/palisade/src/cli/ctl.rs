@@ -1,6 +1,6 @@
 use std::{
     fmt::Display,
-    io::{Write, stderr, stdout},
+    io::{Write, stderr},
     path::{Path, PathBuf},
     process::ExitCode,
     thread,
@@ -10,6 +10,8 @@ use std::{
 use clap::Subcommand;
 use palisade_host::control::{self, Change, NewLimit, NewQuota, Refusal};
 use serde::Serialize;
+
+use super::{nobody_listens, say};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -21,7 +23,7 @@ pub(super) struct Arguments {
         default_value = "control.sock"
     )]
     socket: PathBuf,
-    /// Print one JSON document, or with `events --follow` one for each event; a refusal too
+    /// Print one JSON document, or with `events --follow` one a line for each event; an error is one too
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -50,7 +52,7 @@ enum Question {
         /// The tenant in the configuration
         tenant: String,
         /// How many, or "configured" for what the configuration says
-        #[arg(value_parser = new_quota)]
+        #[arg(value_parser = new_quota, allow_negative_numbers = true)]
         quota: NewQuota,
     },
     /// Make, limit or remove a group
@@ -88,7 +90,7 @@ enum Group {
         /// The group
         name: String,
         /// How many, "unlimited", or "configured" for what the configuration says
-        #[arg(value_parser = new_limit)]
+        #[arg(value_parser = new_limit, allow_negative_numbers = true)]
         max: NewLimit,
     },
     /// Remove a group that was made at run time and has nothing below it
@@ -132,13 +134,12 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match answer(arguments) {
         Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(e) => match e.downcast_ref::<Refusal>().filter(|_| arguments.json) {
-            Some(refusal) => {
-                writeln!(stderr(), "{}", serde_json::to_string_pretty(refusal)?)?;
-                Ok(ExitCode::FAILURE)
-            }
-            None => Err(e),
-        },
+        Err(e) if arguments.json && !nobody_listens(&e) => {
+            let refusal = Refusal::from(&e);
+            writeln!(stderr(), "{}", serde_json::to_string_pretty(&refusal)?)?;
+            Ok(ExitCode::FAILURE)
+        }
+        Err(e) => Err(e),
     }
 }
 
@@ -153,7 +154,7 @@ fn answer(arguments: &Arguments) -> anyhow::Result<()> {
             follow: false,
         } if json => {
             let page = control::ask_events(socket, *since)?;
-            writeln!(stdout(), "{}", serde_json::to_string_pretty(&page)?)?;
+            say(serde_json::to_string_pretty(&page)?)?;
             return Ok(());
         }
         Question::Events { since, follow } => return events(socket, *since, *follow, json),
@@ -174,47 +175,63 @@ fn answer(arguments: &Arguments) -> anyhow::Result<()> {
         &Question::Reserve { range: (min, max) } => Change::Reserve { min, max },
         &Question::Unreserve { range: (min, max) } => Change::Unreserve { min, max },
     };
-    let changed = control::request(socket, change)?;
-    if json {
-        return print(&changed, json);
-    }
-    writeln!(stdout(), "{changed}")?;
-    Ok(())
+    print(&control::request(socket, change)?, json)
 }
 
 /// An answer as a document, or as lines for people.
 fn print(answer: &(impl Serialize + Display), json: bool) -> anyhow::Result<()> {
     if json {
-        writeln!(stdout(), "{}", serde_json::to_string_pretty(answer)?)?;
+        say(serde_json::to_string_pretty(answer)?)?;
     } else {
-        write!(stdout(), "{answer}")?;
+        say(answer)?;
     }
     Ok(())
 }
 
-fn events(socket: &Path, mut since: u64, follow: bool, json: bool) -> anyhow::Result<()> {
+fn events(socket: &Path, first: u64, follow: bool, json: bool) -> anyhow::Result<()> {
+    let mut since = first;
     loop {
         let page = control::ask_events(socket, since)?;
-        let mut out = stdout().lock();
-        if page.dropped > 0 {
-            writeln!(
-                stderr(),
-                "{} earlier events are no longer kept",
-                page.dropped
-            )?;
-        }
-        for event in &page.events {
-            if json {
-                writeln!(out, "{}", serde_json::to_string(event)?)?;
+        if page.next < since {
+            let next = page.next;
+            let was_asked = since == first;
+            if was_asked {
+                remark(format_args!("the next event is only number {next}"))?;
             } else {
-                writeln!(out, "{event}")?;
+                remark("the host was started anew, and so were the numbers")?;
+            }
+            since = if was_asked { next } else { 0 };
+            if follow {
+                continue;
             }
         }
-        out.flush()?;
+        if page.dropped > 0 {
+            let dropped = page.dropped;
+            remark(format_args!(
+                "{dropped} of the events asked for are no longer kept"
+            ))?;
+        }
+        let lines: Result<Vec<_>, _> = page
+            .events
+            .iter()
+            .map(|event| match json {
+                true => serde_json::to_string(event),
+                false => Ok(event.to_string()),
+            })
+            .collect();
+        let lines = lines?;
+        if !lines.is_empty() {
+            say(lines.join("\n"))?;
+        }
         if !follow {
             return Ok(());
         }
         since = page.next;
         thread::sleep(FOLLOW_EVERY);
     }
+}
+
+/// Tells of what is no answer, beside the answer.
+fn remark(what: impl Display) -> anyhow::Result<()> {
+    Ok(writeln!(stderr(), "palisade: {what}")?)
 }

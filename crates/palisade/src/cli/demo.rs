@@ -20,9 +20,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     let report = demo::run(progress)?;
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        super::say(serde_json::to_string_pretty(&report)?)?;
     } else {
-        println!("{report}");
+        super::say(&report)?;
     }
     Ok(if report.ok {
         ExitCode::SUCCESS

@@ -6,7 +6,11 @@ mod dmar;
 mod serve;
 mod vm;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{
+    fmt::Display,
+    io::{self, ErrorKind, IsTerminal, Write, stdout},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -37,6 +41,25 @@ enum Command {
     /// A tenant of the demo, started by the demo itself
     #[command(hide = true)]
     DemoTenant,
+}
+
+/// Standard output does not take what is to be said.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output cannot be written")]
+struct Unsaid(#[source] io::Error);
+
+/// Says one thing on standard output, with an end of line.
+fn say(what: impl Display) -> Result<(), Unsaid> {
+    let mut out = stdout().lock();
+    writeln!(out, "{what}")
+        .and_then(|()| out.flush())
+        .map_err(Unsaid)
+}
+
+/// Whether whoever read the output has read enough, as `head` does: no error of anybody's.
+fn nobody_listens(error: &anyhow::Error) -> bool {
+    let unsaid = error.downcast_ref::<Unsaid>();
+    unsaid.is_some_and(|Unsaid(e)| e.kind() == ErrorKind::BrokenPipe)
 }
 
 /// Runs the program.
@@ -73,6 +96,9 @@ pub(crate) fn main() -> ExitCode {
         Command::DemoTenant => palisade_host::demo::run_tenant().map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|e| {
+        if nobody_listens(&e) {
+            return ExitCode::SUCCESS;
+        }
         eprintln!("palisade: {e:#}");
         ExitCode::FAILURE
     })

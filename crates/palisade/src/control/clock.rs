@@ -19,12 +19,13 @@ impl Clock for WallClock {
     }
 }
 
-/// A second, as in `2026-02-28 23:59:59Z`.
+/// A moment, as in `2026-02-28 23:59:59Z`, or with its thousandths as `{:#}`: `2026-02-28 23:59:59.250Z`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Utc {
     /// Days since 1970-01-01.
     days: u64,
     second_of_day: u64,
+    millis: u64,
 }
 
 impl Utc {
@@ -33,6 +34,7 @@ impl Utc {
         Self {
             days: seconds / 86_400,
             second_of_day: seconds % 86_400,
+            millis: ns / 1_000_000 % 1000,
         }
     }
 
@@ -66,8 +68,12 @@ impl fmt::Display for Utc {
         let second = self.second_of_day % 60;
         write!(
             f,
-            "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z"
-        )
+            "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}"
+        )?;
+        if f.alternate() {
+            write!(f, ".{:03}", self.millis)?;
+        }
+        f.write_str("Z")
     }
 }
 
@@ -89,6 +95,8 @@ mod tests {
         ] {
             assert_eq!(Utc::from_ns(seconds * 1_000_000_000).to_string(), text);
         }
+        let with_thousandths = format!("{:#}", Utc::from_ns(951_782_399_007_999_999));
+        assert_eq!(with_thousandths, "2000-02-28 23:59:59.007Z");
         assert!(Utc::from_ns(u64::MAX).to_string().starts_with("2554-07-21"));
     }
 }

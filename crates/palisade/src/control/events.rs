@@ -6,6 +6,8 @@ use palisade_ioasid::{Event, EventKind, GroupId, IoasidError, PasidRange};
 use palisade_units::TenantId;
 use serde::{Deserialize, Serialize};
 
+use super::{clock::Utc, question::Ends};
+
 /// What the operator calls what the authority knows by number.
 pub(crate) trait Names {
     /// A tenant.
@@ -48,9 +50,11 @@ impl EventLine {
     /// In the operator's own names.
     pub(crate) fn new(event: &Event, names: &impl Names) -> Self {
         let (what, pasid, function, detail) = match event.kind {
-            EventKind::SetCreated { quota } => ("set-created", None, None, Some(quota.to_string())),
+            EventKind::SetCreated { quota } => {
+                ("set-created", None, None, Some(format!("quota {quota}")))
+            }
             EventKind::QuotaChanged { quota } => {
-                ("quota-changed", None, None, Some(quota.to_string()))
+                ("quota-changed", None, None, Some(format!("quota {quota}")))
             }
             EventKind::SetClosed => ("set-closed", None, None, None),
             EventKind::Allocated { pasid } => ("allocated", Some(pasid), None, None),
@@ -120,17 +124,18 @@ impl EventLine {
 
 /// A range as the operator writes it.
 fn ends(range: PasidRange) -> String {
-    format!("{}-{}", range.min, range.max)
+    Ends(range.min, range.max).to_string()
 }
 
 impl fmt::Display for EventLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seconds, millis) = (self.at_ns / 1_000_000_000, self.at_ns / 1_000_000 % 1000);
-        let tenant = self.tenant.as_deref().unwrap_or("-");
         write!(
             f,
-            "{:>8} {seconds}.{millis:03} {tenant:<10} {}",
-            self.sequence, self.what
+            "{:>8}  {:#}  {:<10} {}",
+            self.sequence,
+            Utc::from_ns(self.at_ns),
+            self.tenant.as_deref().unwrap_or("-"),
+            self.what
         )?;
         if let Some(pasid) = self.pasid {
             write!(f, " PASID {pasid}")?;

@@ -1,11 +1,11 @@
 //! Who holds which PASID.
 
-use std::{fmt, iter};
+use std::fmt;
 
 use palisade_ioasid::Binding;
 use serde::{Deserialize, Serialize};
 
-use super::clock::Utc;
+use super::{clock::Utc, question::Pasids};
 
 /// Who holds which PASID.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,11 +68,15 @@ impl From<&Binding> for LedgerBinding {
     }
 }
 
+/// Over the columns of [`LedgerLine`].
+const HEADING: &str =
+    "    PASID    guest  state         references  since                 bound on";
+
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} PASIDs out", self.outstanding)?;
+        write!(f, "{} out", Pasids(self.outstanding))?;
         for tenant in &self.tenants {
-            write!(f, "{tenant}")?;
+            write!(f, "\n{tenant}")?;
         }
         Ok(())
     }
@@ -91,9 +95,11 @@ impl fmt::Display for LedgerTenant {
         if let Some(group) = &self.group {
             write!(f, ", group {group}")?;
         }
-        writeln!(f)?;
+        if !self.pasids.is_empty() {
+            write!(f, "\n{HEADING}")?;
+        }
         for line in &self.pasids {
-            writeln!(f, "  {line}")?;
+            write!(f, "\n{line}")?;
         }
         Ok(())
     }
@@ -102,23 +108,28 @@ impl fmt::Display for LedgerTenant {
 impl fmt::Display for LedgerLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let guest = self.guest.map_or("-".to_owned(), |g| g.to_string());
+        let bound: Vec<String> = self.bound.iter().map(ToString::to_string).collect();
         write!(
             f,
-            "{:>7} guest {guest:>7} {:<12} {} references, since {}",
+            "  {:>7}  {guest:>7}  {:<12}  {:>10}  {}  {}",
             self.pasid,
             self.state,
             self.references,
             Utc::from_ns(self.since_ns),
-        )?;
-        for (binding, word) in self
-            .bound
-            .iter()
-            .zip([", bound on"].iter().chain(iter::repeat(&",")))
-        {
-            write!(f, "{word} {}", binding.function)?;
-            if binding.entries > 1 {
-                write!(f, " ({} times)", binding.entries)?;
-            }
+            if bound.is_empty() {
+                "-".to_owned()
+            } else {
+                bound.join(", ")
+            },
+        )
+    }
+}
+
+impl fmt::Display for LedgerBinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.function)?;
+        if self.entries > 1 {
+            write!(f, " ({} times)", self.entries)?;
         }
         Ok(())
     }
@@ -129,23 +140,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn r79_a_line_says_since_when_and_bound_where() {
+    fn r79_the_ledger_says_who_holds_what_since_when_and_bound_where() {
         let bound = |function: &str, entries| LedgerBinding {
             function: function.to_owned(),
             entries,
         };
-        let line = LedgerLine {
-            pasid: 7,
-            guest: None,
+        let line = |pasid, guest, state: &str, bound| LedgerLine {
+            pasid,
+            guest,
             references: 3,
-            state: "active".to_owned(),
+            state: state.to_owned(),
             since_ns: 951_782_400_000_000_000,
-            bound: vec![bound("6a:01.0", 2), bound("6f:01.0", 1)],
+            bound,
+        };
+        let twice = vec![bound("6a:01.0", 2), bound("6f:01.0", 1)];
+        let tenant = |name: &str, pid, pasids| LedgerTenant {
+            name: name.to_owned(),
+            pid,
+            group: None,
+            quota: 7,
+            quota_configured: 10,
+            pasids,
+        };
+        let ledger = Ledger {
+            outstanding: 2,
+            tenants: vec![
+                tenant(
+                    "alice",
+                    Some(42),
+                    vec![
+                        line(7, None, "active", twice),
+                        line(1_048_575, Some(1), "free-pending", Vec::new()),
+                    ],
+                ),
+                tenant("bob", None, Vec::new()),
+            ],
         };
         assert_eq!(
-            line.to_string(),
-            "      7 guest       - active       3 references, since 2000-02-29 00:00:00Z, bound on 6a:01.0 (2 times), \
-             6f:01.0"
+            ledger.to_string(),
+            "2 PASIDs out\n\
+             alice (process 42): 2 of 7, 10 in the configuration\n\
+             \x20   PASID    guest  state         references  since                 bound on\n\
+             \x20       7        -  active                 3  2000-02-29 00:00:00Z  6a:01.0 (2 times), 6f:01.0\n\
+             \x20 1048575        1  free-pending           3  2000-02-29 00:00:00Z  -\n\
+             bob (nobody): 0 of 7, 10 in the configuration"
         );
     }
 }

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fmt};
 use palisade_units::PASID_COUNT;
 use serde::{Deserialize, Serialize};
 
+use super::question::{Ends, Pasids};
+
 /// Who set something up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -18,8 +20,8 @@ pub enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::Configuration => "configuration",
-            Self::RunTime => "run time",
+            Self::Configuration => "the configuration",
+            Self::RunTime => "the operator, at run time",
         })
     }
 }
@@ -52,6 +54,8 @@ pub struct GroupLine {
     pub events: u64,
     /// Who made it.
     pub origin: Origin,
+    /// Who set its limit.
+    pub max_origin: Origin,
     /// The tenants in it.
     pub tenants: Vec<String>,
 }
@@ -68,6 +72,7 @@ impl fmt::Display for Groups {
             (PASID_COUNT - 1).to_string(),
             self.current,
             "-".to_owned(),
+            "-",
             names(&self.tenants),
         )];
         for group in &self.groups {
@@ -81,22 +86,29 @@ impl fmt::Display for Groups {
                     .map_or("unlimited".to_owned(), |max| max.to_string()),
                 group.current,
                 group.events.to_string(),
+                match (group.origin, group.max_origin) {
+                    (Origin::RunTime, _) => "group",
+                    (Origin::Configuration, Origin::RunTime) => "limit",
+                    (Origin::Configuration, Origin::Configuration) => "-",
+                },
                 names(&group.tenants),
             ));
         }
         let width = rows.iter().map(|row| row.0.len()).max().unwrap_or(0).max(8);
         writeln!(
             f,
-            "{:<width$} {:>9} {:>9} {:>9}  tenants",
+            "{:<width$} {:>9} {:>9} {:>9}  at run time  tenants",
             "group", "max", "current", "refused"
         )?;
-        for (name, max, current, events, tenants) in rows {
+        for (name, max, current, events, at_run_time, tenants) in rows {
             writeln!(
                 f,
-                "{name:<width$} {max:>9} {current:>9} {events:>9}  {tenants}"
+                "{name:<width$} {max:>9} {current:>9} {events:>9}  {at_run_time:<11}  {tenants}"
             )?;
         }
-        writeln!(f, "{} PASIDs are in no quota and not reserved", self.left)
+        let verb = if self.left == 1 { "is" } else { "are" };
+        let left = Pasids(self.left);
+        write!(f, "{left} {verb} neither in a quota nor reserved")
     }
 }
 
@@ -121,12 +133,13 @@ pub struct ReservedRange {
 impl fmt::Display for Reserved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.ranges.is_empty() {
-            return writeln!(f, "nothing is reserved");
+            return f.write_str("nothing is reserved");
         }
+        write!(f, "{:<15}   PASIDs  reserved by", "range")?;
         for range in &self.ranges {
-            let count = range.max - range.min + 1;
-            let ends = format!("{}-{}", range.min, range.max);
-            writeln!(f, "{ends:<15} {count:>7} PASIDs  {}", range.origin)?;
+            let count = range.max.saturating_sub(range.min).saturating_add(1);
+            let ends = Ends(range.min, range.max);
+            write!(f, "\n{ends:<15}  {count:>7}  {}", range.origin)?;
         }
         Ok(())
     }
@@ -138,31 +151,52 @@ mod tests {
 
     #[test]
     fn r53_groups_are_read_as_a_tree() {
-        let group = |name: &str, parent: Option<&str>, max, tenants: &[&str]| GroupLine {
+        let group = |name: &str, parent: Option<&str>, max, origin, tenants: &[&str]| GroupLine {
             name: name.to_owned(),
             parent: parent.map(str::to_owned),
             max,
             current: 2,
             events: 1,
-            origin: Origin::RunTime,
+            origin,
+            max_origin: Origin::RunTime,
             tenants: tenants.iter().map(|t| (*t).to_owned()).collect(),
         };
+        let web = Origin::Configuration;
         let groups = Groups {
             current: 3,
             left: 7,
             tenants: vec!["carol".to_owned()],
             groups: vec![
-                group("web", None, Some(50), &["alice", "bob"]),
-                group("batch", Some("web"), None, &[]),
+                group("web", None, Some(50), web, &["alice", "bob"]),
+                group("batch", Some("web"), None, Origin::RunTime, &[]),
             ],
         };
         assert_eq!(
             groups.to_string(),
-            "group           max   current   refused  tenants\n\
-             host        1048575         3         -  carol\n  \
-               web            50         2         1  alice, bob\n    \
-                 batch unlimited         2         1  -\n\
-             7 PASIDs are in no quota and not reserved\n"
+            "group           max   current   refused  at run time  tenants\n\
+             host        1048575         3         -  -            carol\n  \
+               web            50         2         1  limit        alice, bob\n    \
+                 batch unlimited         2         1  group        -\n\
+             7 PASIDs are neither in a quota nor reserved"
         );
+    }
+
+    #[test]
+    fn r10_reserved_ranges_are_read_with_who_reserved_them() {
+        let range = |min, max, origin| ReservedRange { min, max, origin };
+        let mut reserved = Reserved {
+            ranges: vec![
+                range(1, 4, Origin::Configuration),
+                range(300, 300, Origin::RunTime),
+            ],
+        };
+        assert_eq!(
+            reserved.to_string(),
+            "range             PASIDs  reserved by\n\
+             1-4                    4  the configuration\n\
+             300                    1  the operator, at run time"
+        );
+        reserved.ranges.clear();
+        assert_eq!(reserved.to_string(), "nothing is reserved");
     }
 }

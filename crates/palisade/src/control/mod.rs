@@ -33,6 +33,7 @@ pub use events::{EventLine, EventPage};
 pub use ledger::{Ledger, LedgerBinding, LedgerLine, LedgerTenant};
 pub use limits::{GroupLine, Groups, Origin, Reserved, ReservedRange};
 use patient::Patient;
+pub(crate) use question::Ends;
 use question::QUESTION_MAX_BYTES;
 pub use question::{Change, Changed, Kept, NewLimit, NewQuota, Question, Refusal};
 

@@ -116,10 +116,33 @@ pub enum Kept {
     UntilTheDaemonEnds,
 }
 
+/// A range of PASIDs by its lowest and its highest, as the operator writes it: `5-9`, or `5` for one.
+pub(crate) struct Ends(pub(crate) u32, pub(crate) u32);
+
+impl fmt::Display for Ends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(min, max) = self;
+        if min == max {
+            return f.pad(&min.to_string());
+        }
+        f.pad(&format!("{min}-{max}"))
+    }
+}
+
+/// So many PASIDs, in words.
+pub(crate) struct Pasids(pub(crate) u32);
+
+impl fmt::Display for Pasids {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(count) = self;
+        write!(f, "{count} PASID{}", if *count == 1 { "" } else { "s" })
+    }
+}
+
 impl fmt::Display for NewLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Max(max) => write!(f, "at most {max} PASIDs"),
+            Self::Max(max) => write!(f, "at most {}", Pasids(*max)),
             Self::Unlimited => f.write_str("no limit of its own"),
             Self::Configured => f.write_str("the limit of the configuration"),
         }
@@ -142,8 +165,8 @@ impl fmt::Display for Change {
             }
             Self::LimitGroup { name, max } => write!(f, "group {name}: {max}"),
             Self::RemoveGroup { name } => write!(f, "group {name} removed"),
-            Self::Reserve { min, max } => write!(f, "{min}-{max} reserved"),
-            Self::Unreserve { min, max } => write!(f, "{min}-{max} given back"),
+            Self::Reserve { min, max } => write!(f, "{} reserved", Ends(*min, *max)),
+            Self::Unreserve { min, max } => write!(f, "{} given back", Ends(*min, *max)),
         }
     }
 }
@@ -180,7 +203,22 @@ impl Refusal {
     }
 }
 
-/// The name of an error number of Linux, of those that a host may refuse with.
+/// An error of a question's way to the host or back, so that who reads JSON reads one kind of error.
+impl From<&anyhow::Error> for Refusal {
+    fn from(error: &anyhow::Error) -> Self {
+        if let Some(refusal) = error.downcast_ref::<Self>() {
+            return refusal.clone();
+        }
+        let causes = error.chain().filter_map(|cause| cause.downcast_ref());
+        let errno = causes.into_iter().find_map(std::io::Error::raw_os_error);
+        Self {
+            error: format!("{error:#}"),
+            errno: errno_name(errno.unwrap_or(rustix::io::Errno::IO.raw_os_error())),
+        }
+    }
+}
+
+/// The name of an error number of Linux, of those that a question may end with.
 fn errno_name(number: i32) -> String {
     use rustix::io::Errno as E;
     let names = [
@@ -202,6 +240,10 @@ fn errno_name(number: i32) -> String {
         (E::LOOP, "ELOOP"),
         (E::STALE, "ESTALE"),
         (E::DQUOT, "EDQUOT"),
+        (E::PIPE, "EPIPE"),
+        (E::NAMETOOLONG, "ENAMETOOLONG"),
+        (E::CONNREFUSED, "ECONNREFUSED"),
+        (E::CONNRESET, "ECONNRESET"),
     ];
     let found = names.iter().find(|(e, _)| e.raw_os_error() == number);
     found.map_or_else(|| format!("errno {number}"), |(_, name)| (*name).to_owned())

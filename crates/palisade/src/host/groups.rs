@@ -6,7 +6,11 @@ use palisade_ioasid::{Authority, GroupId, IoasidError, Limit};
 
 use rustix::io::Errno;
 
-use crate::{config::GroupConfig, control::Refusal};
+use super::KEPT_EVENTS;
+use crate::{
+    config::GroupConfig,
+    control::{self, Refusal},
+};
 
 /// Where a group comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +19,15 @@ pub(crate) enum Origin {
     Configuration(Limit),
     /// The operator, at run time.
     RunTime,
+}
+
+impl From<Origin> for control::Origin {
+    fn from(origin: Origin) -> Self {
+        match origin {
+            Origin::Configuration(_) => Self::Configuration,
+            Origin::RunTime => Self::RunTime,
+        }
+    }
 }
 
 /// One group.
@@ -32,6 +45,9 @@ pub(crate) struct Groups {
     /// Those that are gone among them, since there may be events of theirs.
     names: BTreeMap<GroupId, String>,
 }
+
+/// How many names are kept of groups that are gone or not: so many events of removals hide any earlier one.
+const NAMES_MAX: usize = KEPT_EVENTS;
 
 impl Groups {
     /// Makes the groups of a configuration, parents first, as it lists them.
@@ -69,6 +85,16 @@ impl Groups {
     }
 
     pub(crate) fn insert(&mut self, name: &str, group: Group) {
+        if self.names.len() >= NAMES_MAX {
+            // Numbers ascend: the first one that is gone is the one that went into the oldest events.
+            let by_name = &self.by_name;
+            let is_gone =
+                |id: &&GroupId, name: &String| by_name.get(name).is_none_or(|g| g.id != **id);
+            let gone = self.names.iter().find(|(id, name)| is_gone(id, name));
+            if let Some(id) = gone.map(|(id, _)| *id) {
+                self.names.remove(&id);
+            }
+        }
         self.names.insert(group.id, name.to_owned());
         self.by_name.insert(name.to_owned(), group);
     }
@@ -108,5 +134,37 @@ impl Groups {
             open.extend(below.remove(&Some(name)).unwrap_or_default());
         }
         order
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r78_names_of_groups_that_come_and_go_do_not_pile_up() {
+        let authority = Authority::new(&[]);
+        let mut groups = Groups::default();
+        let mut make = |name: &str| {
+            let id = authority.create_group(GroupId::ROOT, Limit::Unlimited);
+            let (id, parent, origin) = (id.unwrap(), None, Origin::RunTime);
+            groups.insert(name, Group { id, parent, origin });
+            if name == "gone" {
+                groups.remove(name);
+                authority.remove_group(id).unwrap();
+            }
+            id
+        };
+        let stays = make("stays");
+        let first_gone = make("gone");
+        for _ in 1..NAMES_MAX {
+            make("gone");
+        }
+        let last_gone = make("gone");
+        let kept = groups.names();
+        assert_eq!(kept.len(), NAMES_MAX);
+        assert_eq!(kept.get(&stays).map(String::as_str), Some("stays"));
+        assert_eq!(kept.get(&first_gone), None);
+        assert!(kept.contains_key(&last_gone));
     }
 }

@@ -1,8 +1,4 @@
 //! What an operator changes at run time: quotas, groups and reserved ranges.
-//!
-//! A change is answered when it is in force and, where the configuration names a folder for it, on the disk. One
-//! that takes from the tenants is in force first and written then, and undone where it cannot be written; one that
-//! gives to them is written first. So no tenant ever has what a restart would not give it.
 
 use std::{
     collections::BTreeMap,
@@ -13,14 +9,15 @@ use palisade_ioasid::{Authority, GroupId, IoasidError, Limit, PasidRange, PasidS
 use palisade_units::PASID_COUNT;
 use rustix::io::Errno;
 
-use super::groups::{Group, Groups, Origin};
+use super::{
+    changing::{Answer, Changing, not_too_many, refused},
+    groups::{Group, Origin},
+};
 use crate::{
     config::is_name,
-    control::{self, Change, Changed, Kept, NewLimit, NewQuota, Refusal},
-    state::{KEPT_MAX, RunTime, StateError, Store},
+    control::{self, Change, Changed, Ends, Kept, NewLimit, NewQuota, Refusal},
+    state::RunTime,
 };
-
-type Answer = Result<(), Refusal>;
 
 /// A tenant as far as limits go.
 pub(crate) struct Member {
@@ -40,68 +37,8 @@ pub(crate) struct Limits {
     changing: Mutex<Changing>,
 }
 
-/// What changes, one change after the other.
-pub(crate) struct Changing {
-    pub(crate) groups: Groups,
-    /// What was set at run time, also what is for names that are not there at the moment.
-    pub(crate) set: RunTime,
-    pub(crate) store: Option<Store>,
-}
-
-impl Changing {
-    fn write(&self, next: &RunTime) -> Answer {
-        let Some(store) = &self.store else {
-            return Ok(());
-        };
-        store.write(next, &self.set).map_err(|e| not_kept(&e))
-    }
-
-    /// For what takes from the tenants: it is in force before it is kept.
-    fn apply_and_keep<T>(
-        &mut self,
-        next: RunTime,
-        apply: impl FnOnce() -> Result<T, Refusal>,
-        undo: impl FnOnce(T) -> Result<(), IoasidError>,
-    ) -> Answer {
-        let applied = apply()?;
-        if let Err(refusal) = self.write(&next) {
-            if let Err(e) = undo(applied) {
-                tracing::error!("a change that could not be kept could not be undone either: {e}");
-            }
-            return Err(refusal);
-        }
-        self.set = next;
-        Ok(())
-    }
-
-    /// For what gives to the tenants: it is kept before it is in force.
-    fn keep_and_apply(
-        &mut self,
-        next: RunTime,
-        apply: impl FnOnce() -> Result<(), IoasidError>,
-    ) -> Answer {
-        self.write(&next)?;
-        if let Err(e) = apply() {
-            if let Err(again) = self.write(&self.set) {
-                tracing::error!("a change that could not be made stays on the disk: {again}");
-            }
-            return Err(refused(&e));
-        }
-        self.set = next;
-        Ok(())
-    }
-}
-
-fn not_kept(error: &StateError) -> Refusal {
-    let mut what = format!("{error}; nothing was changed");
-    if let Some(source) = std::error::Error::source(error) {
-        what = format!("{error}: {source}; nothing was changed");
-    }
-    Refusal::new(error.errno().unwrap_or(Errno::IO), what)
-}
-
-fn refused(error: &IoasidError) -> Refusal {
-    Refusal::new(Errno::from_raw_os_error(error.errno()), error.to_string())
+fn ends(range: PasidRange) -> Ends {
+    Ends(range.min, range.max)
 }
 
 fn range_of(min: u32, max: u32) -> Result<PasidRange, Refusal> {
@@ -109,20 +46,13 @@ fn range_of(min: u32, max: u32) -> Result<PasidRange, Refusal> {
         return Err(Refusal::new(
             Errno::INVAL,
             format!(
-                "{min}-{max} is no range: 1 <= MIN <= MAX <= {} is allowed",
+                "{} is no range: 1 <= MIN <= MAX <= {} is allowed",
+                Ends(min, max),
                 PASID_COUNT - 1
             ),
         ));
     }
     Ok(PasidRange { min, max })
-}
-
-fn not_too_many(kept: usize) -> Answer {
-    if kept < KEPT_MAX {
-        return Ok(());
-    }
-    let what = format!("there are {KEPT_MAX} such changes: take one back, or configure them");
-    Err(Refusal::new(Errno::NOSPC, what))
 }
 
 fn overlap(a: PasidRange, b: PasidRange) -> bool {
@@ -191,7 +121,7 @@ impl Limits {
             NewQuota::Number(number) => number,
             NewQuota::Configured => member.quota,
         };
-        not_too_many(next.quotas.len().saturating_sub(1))?;
+        not_too_many(next.quotas.len())?;
         let before = member.set.quota();
         // Only changes take from what is left, and this is the only one: the answer stays true.
         let fits = wanted.saturating_sub(before) <= self.authority.unreserved();
@@ -240,7 +170,7 @@ impl Limits {
             Some(max) => next.limits.insert(name.to_owned(), Some(max)),
             None => next.limits.remove(name),
         };
-        not_too_many(next.groups.len().max(next.limits.len()) - 1)?;
+        not_too_many(next.groups.len().max(next.limits.len()))?;
         let above = changing.groups.id_of(parent.as_deref());
         let mut made = None;
         changing.apply_and_keep(
@@ -291,7 +221,7 @@ impl Limits {
             }
             (NewLimit::Configured, Origin::RunTime) => return Err(not_configured(name)),
         };
-        not_too_many(next.limits.len().saturating_sub(1))?;
+        not_too_many(next.limits.len())?;
         // A limit takes nothing away and never fails: tighter or not, it can be written first.
         changing.keep_and_apply(next, || self.authority.set_group_max(group.id, limit))
     }
@@ -333,14 +263,15 @@ impl Limits {
         let mut all = self.reserved.iter().copied().chain(at_run_time);
         if let Some(other) = all.find(|other| overlap(*other, range)) {
             let what = format!(
-                "{}-{} overlaps {}-{}, which is reserved already",
-                range.min, range.max, other.min, other.max
+                "{} overlaps {}, which is reserved already",
+                ends(range),
+                ends(other)
             );
             return Err(Refusal::new(Errno::BUSY, what));
         }
-        not_too_many(changing.set.reserved.len())?;
         let mut next = changing.set.clone();
         next.reserved.insert((range.min, range.max));
+        not_too_many(next.reserved.len())?;
         let authority = &self.authority;
         changing.apply_and_keep(
             next,
@@ -352,21 +283,33 @@ impl Limits {
     fn unreserve(&self, changing: &mut Changing, range: PasidRange) -> Answer {
         let mut next = changing.set.clone();
         if !next.reserved.remove(&(range.min, range.max)) {
-            let (min, max) = (range.min, range.max);
-            return Err(
-                if self.reserved.iter().any(|other| overlap(*other, range)) {
-                    let what = format!(
-                        "{min}-{max} is reserved in the configuration: change it there, and restart"
-                    );
-                    Refusal::new(Errno::PERM, what)
-                } else {
-                    let what =
-                        format!("{min}-{max} is no reserved range: name one as it was reserved");
-                    Refusal::new(Errno::INVAL, what)
-                },
-            );
+            return Err(self.not_given_back(&changing.set, range));
         }
         changing.keep_and_apply(next, || self.authority.unreserve(range))
+    }
+
+    /// The refusal to give back what was not reserved at run time, or not as it is named.
+    fn not_given_back(&self, set: &RunTime, range: PasidRange) -> Refusal {
+        let range_named = ends(range);
+        if let Some(other) = self.reserved.iter().find(|other| overlap(**other, range)) {
+            let other = ends(*other);
+            let what = format!(
+                "{range_named}: {other} is reserved in the configuration: change it there, and restart"
+            );
+            return Refusal::new(Errno::PERM, what);
+        }
+        let mut at_run_time = set
+            .reserved
+            .iter()
+            .map(|&(min, max)| PasidRange { min, max });
+        let what = match at_run_time.find(|other| overlap(*other, range)) {
+            Some(other) => {
+                let other = ends(other);
+                format!("{range_named} was not reserved, but {other}: give that back as a whole")
+            }
+            None => format!("{range_named} is not reserved"),
+        };
+        Refusal::new(Errno::INVAL, what)
     }
 
     /// The names of groups, for events.
@@ -392,9 +335,10 @@ impl Limits {
                 },
                 current: usage.current,
                 events: usage.events,
-                origin: match group.origin {
-                    Origin::Configuration(_) => control::Origin::Configuration,
-                    Origin::RunTime => control::Origin::RunTime,
+                origin: group.origin.into(),
+                max_origin: match changing.set.limits.get(name) {
+                    Some(_) => control::Origin::RunTime,
+                    None => group.origin.into(),
                 },
                 tenants: tenants_of(Some(name)),
             })

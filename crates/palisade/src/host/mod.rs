@@ -1,6 +1,7 @@
 //! A running host: the rooms below, with threads, sockets and processes around them.
 
 mod bell;
+mod changing;
 mod engines;
 mod gate;
 mod groups;
@@ -16,7 +17,7 @@ mod tenant;
 
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
-use palisade_ioasid::{Audit, Authority, GroupId, IoasidError, Quota, Sequence};
+use palisade_ioasid::{Audit, Authority, GroupId, IoasidError, LedgerEntry, Quota, Sequence};
 use palisade_iommu::{Iommu, IommuError};
 use palisade_units::TenantId;
 
@@ -100,14 +101,13 @@ struct Shared {
 }
 
 struct EventNames<'a> {
-    tenants: &'a [Arc<Tenant>],
+    tenants: BTreeMap<TenantId, &'a str>,
     groups: BTreeMap<GroupId, String>,
 }
 
 impl Names for EventNames<'_> {
     fn tenant(&self, id: TenantId) -> Option<String> {
-        let found = self.tenants.iter().find(|t| t.id() == id);
-        found.map(|t| t.name().to_owned())
+        self.tenants.get(&id).map(|name| (*name).to_owned())
     }
 
     fn group(&self, id: GroupId) -> String {
@@ -122,20 +122,25 @@ impl Names for EventNames<'_> {
 impl Books for Shared {
     fn ledger(&self) -> control::Ledger {
         let entries = self.authority.ledger();
+        let outstanding = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+        let mut of_tenant: BTreeMap<TenantId, Vec<LedgerEntry>> = BTreeMap::new();
+        for entry in entries {
+            of_tenant.entry(entry.tenant).or_default().push(entry);
+        }
+        let mut line = |tenant: &Arc<Tenant>| {
+            let own = of_tenant.remove(&tenant.id());
+            tenant.ledger(&own.unwrap_or_default())
+        };
         control::Ledger {
-            outstanding: u32::try_from(entries.len()).unwrap_or(u32::MAX),
-            tenants: self
-                .tenants
-                .iter()
-                .map(|tenant| tenant.ledger(&entries))
-                .collect(),
+            outstanding,
+            tenants: self.tenants.iter().map(&mut line).collect(),
         }
     }
 
     fn events(&self, since: u64) -> EventPage {
         let found = self.authority.events_since(Sequence::new(since));
         let names = EventNames {
-            tenants: &self.tenants,
+            tenants: self.tenants.iter().map(|t| (t.id(), t.name())).collect(),
             groups: self.limits.group_names(),
         };
         EventPage {

@@ -10,8 +10,8 @@ use palisade_ioasid::{Authority, Limit, PasidRange};
 use palisade_units::PASID_COUNT;
 
 use super::{
+    changing::Changing,
     groups::{Group, Groups, Origin},
-    limits::Changing,
 };
 use crate::{
     config::{HostConfig, TenantConfig},

@@ -89,9 +89,8 @@ impl Tenant {
         self.gate.stop();
     }
 
-    /// The tenant's part of the ledger.
-    pub(crate) fn ledger(&self, entries: &[LedgerEntry]) -> LedgerTenant {
-        let own = entries.iter().filter(|e| e.tenant == self.set.tenant());
+    /// The tenant's part of the ledger, from its own entries.
+    pub(crate) fn ledger(&self, own: &[LedgerEntry]) -> LedgerTenant {
         LedgerTenant {
             name: self.name.clone(),
             pid: self.gate.holder().map(|pid| pid.as_raw_nonzero().get()),
@@ -99,6 +98,7 @@ impl Tenant {
             quota: self.set.quota(),
             quota_configured: self.quota_configured,
             pasids: own
+                .iter()
                 .map(|e| LedgerLine {
                     pasid: e.pasid.get(),
                     guest: e.guest.map(palisade_units::GuestPasid::get),

@@ -60,7 +60,8 @@ fn r29_r53_r10_what_was_set_at_run_time_survives_a_kill_9() {
     let groups = daemon.json(&["groups"]);
     let line = |name: &str, parent: Option<&str>, max: Option<u32>, origin: &str| {
         json!({
-            "name": name, "parent": parent, "max": max, "current": 0, "events": 0, "origin": origin, "tenants": [],
+            "name": name, "parent": parent, "max": max, "current": 0, "events": 0, "origin": origin,
+            "max_origin": "run-time", "tenants": [],
         })
     };
     assert_eq!(
