@@ -6,7 +6,6 @@ use palisade_iommu::{FirstStage, Levels, SecondStage, SupervisorRequests, WriteP
 use palisade_memory::GuestMemory;
 use palisade_units::{Bdf, Gpa, GuestPasid};
 
-use crate::spec::capability::SECOND_STAGE_WIDTH;
 use crate::spec::command::{RootTableAddress, TranslationTableMode};
 use crate::spec::context::{AddressWidth, ContextEntry, ContextFlags};
 use crate::spec::fault::FaultCode;
@@ -195,18 +194,18 @@ impl<'a> Tables<'a> {
         if !entry.reserved_is_zero() {
             return fault(FaultCode::LEGACY_CONTEXT_RESERVED);
         }
-        let space = match entry.translation() {
-            LegacyTranslation::PassThrough => Some(Space::PassThrough),
-            LegacyTranslation::SecondStage | LegacyTranslation::SecondStageWithDeviceTlb => {
-                levels(entry.width())
-                    .map(|levels| Space::SecondStage(SecondStage::new(entry.root(), levels)))
-            }
-            LegacyTranslation::Reserved => None,
+        // The width has to be one that there is with pass-through too (VT-d §9.3).
+        let Some(levels) = levels(entry.width()) else {
+            return fault(FaultCode::LEGACY_CONTEXT_INVALID);
         };
-        match space {
-            Some(space) => Ok(Found { space, processing }),
-            None => fault(FaultCode::LEGACY_CONTEXT_INVALID),
-        }
+        let space = match entry.translation() {
+            LegacyTranslation::PassThrough => Space::PassThrough,
+            LegacyTranslation::SecondStage | LegacyTranslation::SecondStageWithDeviceTlb => {
+                Space::SecondStage(SecondStage::new(entry.root(), levels))
+            }
+            LegacyTranslation::Reserved => return fault(FaultCode::LEGACY_CONTEXT_INVALID),
+        };
+        Ok(Found { space, processing })
     }
 
     /// The words of an entry, read once.
@@ -294,11 +293,8 @@ fn second_stage(second: spec::SecondStage) -> Option<SecondStage> {
     levels(second.width).map(|levels| SecondStage::new(second.root, levels))
 }
 
-/// `None` for a width that CAP.SAGAW does not offer.
+/// `None` for a width that CAP.SAGAW does not offer, which are the reserved ones.
 fn levels(width: AddressWidth) -> Option<Levels> {
-    if width != SECOND_STAGE_WIDTH {
-        return None;
-    }
     match width {
         AddressWidth::ThreeLevel => Some(Levels::Three),
         AddressWidth::FourLevel => Some(Levels::Four),

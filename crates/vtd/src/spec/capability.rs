@@ -149,8 +149,21 @@ pub struct ExtendedCapabilities {
     __: u16,
 }
 
-/// What the second stage of a guest may have.
-pub const SECOND_STAGE_WIDTH: AddressWidth = AddressWidth::FourLevel;
+/// What second stages of a guest may have.
+pub const SECOND_STAGE_WIDTHS: [AddressWidth; 3] = [
+    AddressWidth::ThreeLevel,
+    AddressWidth::FourLevel,
+    WIDEST_SECOND_STAGE,
+];
+
+/// The widest of them.
+pub const WIDEST_SECOND_STAGE: AddressWidth = AddressWidth::FiveLevel;
+
+/// SAGAW: a bit for each width.
+const fn second_stage_widths() -> u8 {
+    let [three, four, five] = SECOND_STAGE_WIDTHS;
+    1 << three.into_bits() | 1 << four.into_bits() | 1 << five.into_bits()
+}
 
 const fn low_byte(value: u64) -> u8 {
     value.to_le_bytes()[0]
@@ -166,8 +179,8 @@ const fn units_of_16(offset: u64) -> u16 {
 pub const CAPABILITIES: Capabilities = Capabilities::new()
     .with_domain_id_bits(6)
     .with_caching_mode(true)
-    .with_second_stage_widths(1 << SECOND_STAGE_WIDTH.into_bits())
-    .with_guest_address_width(low_byte(SECOND_STAGE_WIDTH.address_bits() as u64 - 1))
+    .with_second_stage_widths(second_stage_widths())
+    .with_guest_address_width(low_byte(WIDEST_SECOND_STAGE.address_bits() as u64 - 1))
     .with_fault_record_offset(units_of_16(register::FAULT_RECORDS))
     .with_second_stage_large_pages(0b11)
     .with_page_selective(true)
@@ -226,8 +239,8 @@ mod tests {
         ] {
             assert_eq!(cap >> bit & 1, 1, "{name}");
         }
-        assert_eq!(cap >> 8 & 0x1f, 0b100, "SAGAW: four levels");
-        assert_eq!(cap >> 16 & 0x3f, 47, "MGAW");
+        assert_eq!(cap >> 8 & 0x1f, 0b1110, "SAGAW: three to five levels");
+        assert_eq!(cap >> 16 & 0x3f, 56, "MGAW");
         assert_eq!(cap >> 24 & 0x3ff, 0x100, "FRO");
         assert_eq!(cap >> 40 & 0xff, 255, "NFR");
         assert_eq!(cap & 7, 6, "ND: 16 bits");

@@ -241,7 +241,7 @@ impl PasidEntry {
         entry.word0 = Word0::new()
             .with_present(true)
             .with_translation(translation)
-            .with_width(super::capability::SECOND_STAGE_WIDTH);
+            .with_width(super::capability::WIDEST_SECOND_STAGE);
         entry.word1 = Word1::new()
             .with_domain(domain.get())
             .with_walk_snoops(true);

@@ -231,8 +231,8 @@ fn r59_invalid_pasid_entries() {
             "a reserved paging mode",
         ),
         (
-            PasidEntry::second_stage(root, AddressWidth::ThreeLevel, DOMAIN),
-            "a width that is not offered",
+            PasidEntry::second_stage(root, AddressWidth::Reserved(0), DOMAIN),
+            "a width of two levels",
         ),
         (
             PasidEntry::second_stage(root, AddressWidth::Reserved(5), DOMAIN),
@@ -359,12 +359,37 @@ mod legacy {
     }
 
     #[test]
+    fn cap_sagaw_second_stages_of_three_to_five_levels_are_found() {
+        for (width, levels) in [
+            (AddressWidth::ThreeLevel, Levels::Three),
+            (AddressWidth::FourLevel, Levels::Four),
+            (AddressWidth::FiveLevel, Levels::Five),
+        ] {
+            let second = SecondStage::new(Gpa::new(0x5000), levels);
+            let found = guest(entry(LegacyTranslation::SecondStage, width)).look_up(Tag::Without);
+            assert_eq!(
+                found.map(|found| found.space),
+                Ok(Space::SecondStage(second))
+            );
+
+            let mut guest = Guest::new();
+            let second = PasidEntry::second_stage(Gpa::new(0x5000), width, DOMAIN);
+            guest.rig.set_entry(pasid(5), second);
+            assert_eq!(guest.reason(), None, "{width:?}");
+        }
+    }
+
+    #[test]
     fn r59_each_legacy_fault_has_its_code() {
         let good = entry(LegacyTranslation::SecondStage, AddressWidth::FourLevel);
         let reserved = entry(LegacyTranslation::Reserved, AddressWidth::FourLevel);
         assert_eq!(fault(&guest(reserved)), 0x3);
-        let narrow = entry(LegacyTranslation::SecondStage, AddressWidth::ThreeLevel);
-        assert_eq!(fault(&guest(narrow)), 0x3);
+        for width in [0, 4, 7].map(AddressWidth::Reserved) {
+            let narrow = entry(LegacyTranslation::SecondStage, width);
+            assert_eq!(fault(&guest(narrow)), 0x3);
+            let through = entry(LegacyTranslation::PassThrough, width);
+            assert_eq!(fault(&guest(through)), 0x3);
+        }
         let [low, high] = good.to_words();
         let absent = LegacyContextEntry::from_words([low & !1, high]);
         assert_eq!(fault(&guest(absent)), 0x2);

@@ -19,7 +19,7 @@ fn a_first_stage_entry_is_what_linux_writes() {
         FirstStageFlags::empty(),
     );
     let words = entry.to_words();
-    assert_eq!(words[0], 0b001 << 6 | 2 << 2 | 1, "PGTT 1, AW 2, P");
+    assert_eq!(words[0], 0b001 << 6 | 3 << 2 | 1, "PGTT 1, AW 3, P");
     assert_eq!(words[1], 1 << 23 | 1, "PWSNP, DID 1");
     assert_eq!(words[2], 0xabc_d000 | 1 << 2, "FSPTPTR, FSPM 1");
     assert_eq!(words[3..], [0; 5]);
