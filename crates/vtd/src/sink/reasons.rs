@@ -122,6 +122,10 @@ const ABSENT: &[(FaultReason, &str)] = &[
         "7Ch is of marks in a second stage, which ECAP.SSADS does not offer",
     ),
     (
+        SecondStageMarkFailed,
+        "7Dh is of marks in a second stage, which ECAP.SSADS does not offer",
+    ),
+    (
         NotExecutable,
         "82h needs ERE, which ECAP.ERS does not offer: a request to execute ends in 5Ch before",
     ),
@@ -146,8 +150,8 @@ fn r59_every_reason_reaches_a_record() {
 #[test]
 fn r59_what_does_not_occur_is_what_is_not_offered() {
     let codes: Vec<_> = ABSENT.iter().map(|(reason, _)| reason.code()).collect();
-    assert_eq!(codes, [0x44, 0x7c, 0x82, 0x90]);
-    assert!(!EXTENDED.second_stage_marks(), "7Ch");
+    assert_eq!(codes, [0x44, 0x7c, 0x7d, 0x82, 0x90]);
+    assert!(!EXTENDED.second_stage_marks(), "7Ch and 7Dh");
     assert!(!EXTENDED.execute_requests(), "82h");
     assert!(EXTENDED.coherent() && EXTENDED.walk_snoops(), "90h");
 }
