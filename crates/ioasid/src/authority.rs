@@ -1,3 +1,4 @@
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use palisade_units::{Bdf, HostPasid, TenantId};
@@ -16,7 +17,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// The state's own, to be read without its lock.
     records: Arc<Records>,
-    /// Signalled when a letter was delivered or its teller is gone.
+    /// Signalled when a letter was delivered.
     told: Condvar,
 }
 
@@ -66,8 +67,10 @@ impl Shared {
         answer.ok_or(refusal)
     }
 
+    /// Tells until everything up to now was told. What listeners panic with goes on afterwards.
     fn tell<'a>(&'a self, mut state: MutexGuard<'a, State>) {
         let mut last = state.outbox.written();
+        let mut panic = None;
         while state.outbox.delivered < last {
             let me = current().id();
             match state.outbox.teller {
@@ -81,31 +84,27 @@ impl Shared {
                 }
                 None => {
                     let Some(letter) = state.outbox.take() else {
-                        return;
+                        break;
                     };
                     state.outbox.teller = Some(me);
                     drop(state);
-                    let turn = Turn(self);
-                    letter.deliver();
-                    drop(turn);
+                    let delivered = letter.deliver();
+                    panic = panic.or(delivered.err());
                     state = self.lock();
+                    state.outbox.teller = None;
+                    state.outbox.delivered += 1;
+                    self.told.notify_all();
                     last = last.max(state.outbox.owed);
                 }
             }
         }
-    }
-}
-
-/// A thread's turn to tell. It ends also when a listener panics, so that the others go on.
-struct Turn<'a>(&'a Shared);
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.outbox.teller = None;
-        state.outbox.delivered += 1;
         drop(state);
-        self.0.told.notify_all();
+        // A thread that unwinds already comes by when it drops what it holds. Two panics would end it all.
+        if let Some(panic) = panic
+            && !std::thread::panicking()
+        {
+            resume_unwind(panic);
+        }
     }
 }
 
@@ -271,7 +270,8 @@ impl Authority {
 pub struct Audit {
     /// Where their times come from.
     pub clock: Arc<dyn Clock>,
-    /// How many are kept: a later one drops the oldest.
+    /// How many are kept. Once that many are, a later one drops the oldest of its own tenant, or of one with
+    /// more than a fair share of them.
     pub kept_events: usize,
 }
 

@@ -175,3 +175,34 @@ fn r46_the_quota_holds_whoever_chooses_and_a_number_out_of_range_goes_back() {
     }
     assert_eq!(errno(alice.alloc(PasidRange::ALL)), ENOSPC);
 }
+
+/// An allocator that keeps a tenant's set, so that its own end is a use of the authority.
+struct WithASet(#[expect(dead_code, reason = "kept until the end")] PasidSet);
+
+impl Operations for WithASet {
+    fn alloc(&self, _: Instance, range: PasidRange) -> Option<HostPasid> {
+        HostPasid::new(range.max).ok()
+    }
+
+    fn free(&self, _: Instance, _: HostPasid) {}
+}
+
+#[test]
+fn r46_an_allocator_that_ends_with_its_last_number_may_use_the_authority() {
+    let (authority, alice, bob) = world();
+    let allocator = CustomAllocator {
+        operations: Arc::new(WithASet(bob)),
+        instance: Instance(1),
+    };
+    authority.register_allocator(&allocator).unwrap();
+    let pasid = alice.alloc(PasidRange::only(7)).unwrap();
+    authority.unregister_allocator(&allocator).unwrap();
+    drop(allocator);
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(alice.free(pasid)));
+    // Only a thread that waits for itself is away so long.
+    let answer = is_done.recv_timeout(std::time::Duration::from_secs(20));
+    assert_eq!(answer, Ok(Ok(())));
+    let event = authority.create_set(TenantId::new(2), Quota::Exactly(1));
+    assert!(event.is_ok(), "the set went with the allocator");
+}

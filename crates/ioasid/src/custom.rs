@@ -10,7 +10,7 @@ use crate::{IoasidError, PasidRange};
 /// What an allocator of one's own does. One value of this may serve several allocators, told apart by
 /// their [`Instance`]: they give out numbers of one space, and any of them takes back what another gave.
 ///
-/// The authority is not locked during a call. A number that the authority has out is refused and goes
+/// The authority is not locked during a call, nor when the value is dropped. A number that the authority has out is refused and goes
 /// straight back.
 pub trait Operations: Send + Sync {
     /// Chooses a number in a range, or says that there is none.
@@ -54,6 +54,24 @@ impl CustomAllocator {
 impl std::fmt::Debug for CustomAllocator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "CustomAllocator({:?})", self.instance)
+    }
+}
+
+/// A number on its way back to the allocators of the space that it is from.
+pub(crate) struct Return {
+    pasid: HostPasid,
+    /// Who takes it back: nobody where none of its space is registered any more.
+    taker: Option<Instance>,
+    /// Goes along in either case: this may be all that keeps them, and their end may use the authority.
+    operations: Arc<dyn Operations>,
+}
+
+impl Return {
+    /// The authority is not locked.
+    pub(crate) fn deliver(self) {
+        if let Some(taker) = self.taker {
+            self.operations.free(taker, self.pasid);
+        }
     }
 }
 
@@ -106,15 +124,18 @@ impl Customs {
         self.chosen.insert(pasid, Arc::clone(&allocator.operations));
     }
 
-    /// Who takes a number back: nobody where the default chose it, or none of its space is left.
-    pub(crate) fn gone(&mut self, pasid: HostPasid) -> Option<CustomAllocator> {
+    /// What is to be done for a number that is free, if an allocator chose it.
+    pub(crate) fn gone(&mut self, pasid: HostPasid) -> Option<Return> {
         if self.chosen.is_empty() {
             return None;
         }
         let operations = self.chosen.remove(&pasid)?;
         let mut registered = self.registered.iter();
-        registered
-            .find(|one| one.shares_space_with(&operations))
-            .cloned()
+        let taker = registered.find(|one| one.shares_space_with(&operations));
+        Some(Return {
+            pasid,
+            taker: taker.map(|one| one.instance),
+            operations,
+        })
     }
 }

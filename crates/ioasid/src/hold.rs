@@ -75,11 +75,16 @@ impl Hold {
     /// # Errors
     /// [`IoasidError::FreePending`] (EBUSY) once the PASID was freed.
     pub fn bind(&self, place: Bdf) -> Result<BindMark, IoasidError> {
-        let hold = self.clone();
+        let pasid = self.pasid;
+        let mut held = Some(self.clone());
+        let mut mark = None;
         self.shared.ask(self.tenant, Request::Bind, |state| {
-            state.bound(self.pasid, place)
+            state.bound(pasid, place)?;
+            // There before listeners are told: should one of them panic, it ends the entry.
+            mark = held.take().map(|hold| BindMark { hold, place });
+            Ok(())
         })?;
-        Ok(BindMark { hold, place })
+        mark.ok_or(IoasidError::FreePending { pasid })
     }
 }
 

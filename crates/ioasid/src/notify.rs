@@ -1,14 +1,17 @@
 //! Who is told what becomes of PASIDs, and in which order.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
+use std::thread;
 
 use palisade_units::{GuestPasid, HostPasid, TenantId};
 
+use crate::Data;
 use crate::authority::Shared;
+use crate::custom::Return;
 use crate::sets::SetId;
 use crate::sync::{AtomicBool, Ordering, ThreadId};
-use crate::{CustomAllocator, Data};
 
 /// One transition of a PASID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +60,9 @@ pub enum Priority {
 /// A call that changes something returns after its listeners were told. So neither does a listener wait
 /// for another thread that uses the authority, nor does anyone use the authority while keeping what a
 /// listener waits for.
+///
+/// Where a listener panics, the others are told nevertheless and what was asked for is done. Then the panic goes
+/// on in the call that told.
 pub trait Listener: Send + Sync {
     /// Tells of one transition.
     fn notify(&self, notification: &Notification);
@@ -107,28 +113,39 @@ pub(crate) enum Letter {
         readers: Vec<Arc<Entry>>,
     },
     /// A number that its allocator gets back.
-    Return {
-        pasid: HostPasid,
-        allocator: CustomAllocator,
-    },
+    Return(Return),
 }
 
 impl Letter {
-    pub(crate) fn deliver(self) {
+    /// The authority is not locked.
+    ///
+    /// # Errors
+    /// What the first of them panicked with that did. The others were told nevertheless.
+    pub(crate) fn deliver(self) -> thread::Result<()> {
         match self {
             Self::Transition {
                 notification,
                 readers,
             } => {
-                for entry in readers {
-                    if entry.is_subscribed.load(Ordering::SeqCst) {
-                        entry.listener.notify(&notification);
-                    }
-                }
+                let told = readers.into_iter().map(|entry| {
+                    contained(|| {
+                        if entry.is_subscribed.load(Ordering::SeqCst) {
+                            entry.listener.notify(&notification);
+                        }
+                        drop(entry);
+                    })
+                });
+                told.fold(Ok(()), thread::Result::and)
             }
-            Self::Return { pasid, allocator } => allocator.free(pasid),
+            Self::Return(back) => contained(|| back.deliver()),
         }
     }
+}
+
+/// Runs code that is not ours, whose panic is for later.
+fn contained(code: impl FnOnce()) -> thread::Result<()> {
+    // What it leaves broken is its own: nothing of the authority's is in its hands.
+    catch_unwind(AssertUnwindSafe(code))
 }
 
 /// What waits to be told, oldest first. One thread tells at a time, one letter at a time.

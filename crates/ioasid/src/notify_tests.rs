@@ -202,3 +202,52 @@ fn r50_the_order_of_transitions_holds_between_threads_and_a_call_returns_after_i
     }
     assert!(listener.0.lock().unwrap().iter().all(Option::is_none));
 }
+
+/// Panics whatever it is told.
+struct Faulty;
+
+impl Listener for Faulty {
+    fn notify(&self, _: &Notification) {
+        std::panic::panic_any("a listener's own mistake");
+    }
+}
+
+fn panics<T>(call: impl FnOnce() -> T) -> bool {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).is_err()
+}
+
+#[test]
+fn r50_a_listener_that_panics_keeps_nothing_from_the_others() {
+    let authority = Authority::new(&[]);
+    let heard = Heard::default();
+    let alice = authority.create_set(ALICE, Quota::default()).unwrap();
+    let _faulty = authority.listen(Priority::Cpu, Arc::new(Faulty));
+    let _ear = authority.listen(Priority::Iommu, ear("iommu", &heard));
+    assert!(panics(|| alice.alloc(PasidRange::ALL)), "the caller's too");
+    assert!(panics(|| alice.alloc(PasidRange::ALL)));
+    assert_eq!(kinds(&heard), [Transition::Alloc; 2]);
+    assert_eq!(alice.owned().len(), 2, "it is out, as was told");
+    assert!(panics(|| alice.free_range(PasidRange::ALL)));
+    assert_eq!(
+        kinds(&heard),
+        [Transition::Free; 2],
+        "one letter and the next"
+    );
+    assert_eq!(authority.outstanding(), 0);
+}
+
+#[test]
+fn r50_r51_a_bind_whose_listener_panics_leaves_no_entry_behind() {
+    let authority = Authority::new(&[]);
+    let heard = Heard::default();
+    let alice = authority.create_set(ALICE, Quota::default()).unwrap();
+    let hold = alice.hold(alice.alloc(PasidRange::ALL).unwrap()).unwrap();
+    let faulty = authority.listen(Priority::Cpu, Arc::new(Faulty));
+    let ear = authority.listen(Priority::Iommu, ear("iommu", &heard));
+    // Nobody gets the mark, so it goes at once, and its end is told while the thread panics.
+    assert!(panics(|| hold.bind(PLACE)));
+    assert_eq!(kinds(&heard), [Transition::Bind, Transition::Unbind]);
+    drop((faulty, ear));
+    let entry = &authority.ledger()[0];
+    assert_eq!((entry.references, entry.bindings.len()), (1, 0));
+}

@@ -300,8 +300,8 @@ impl State {
         if !self.data.is_empty() {
             self.data.remove(&pasid);
         }
-        if let Some(allocator) = self.customs.gone(pasid) {
-            self.outbox.post(Letter::Return { pasid, allocator });
+        if let Some(back) = self.customs.gone(pasid) {
+            self.outbox.post(Letter::Return(back));
         }
         let listed_at = self.records.listed_at(pasid);
         if let Some(set) = self.sets.in_slot(owner.slot()) {
