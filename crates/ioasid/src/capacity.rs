@@ -25,7 +25,7 @@ impl State {
         if wanted > available {
             return Err(IoasidError::NoCapacity { wanted, available });
         }
-        self.groups.enter(group)?;
+        let group = self.groups.enter(group)?;
         let set = Set::new(tenant, group, wanted);
         let id = self.sets.insert(set);
         let id = id.inspect_err(|_| self.groups.leave(group))?;

@@ -51,8 +51,10 @@ pub enum IoasidError {
         /// Who asked.
         tenant: TenantId,
     },
-    /// The lower end is above the upper one.
-    #[error("PASID range {range} is empty: min must not be above max")]
+    /// The lower end is above the upper one; in a range to reserve, also: it has 0, or no PASID at all.
+    #[error(
+        "PASID range {range} cannot be used: min must not be above max, and to reserve one it must have numbers of 1 to 0xfffff and no 0"
+    )]
     InvalidRange {
         /// The range asked for.
         range: PasidRange,
@@ -127,11 +129,14 @@ pub enum IoasidError {
         /// The parent asked for.
         group: GroupId,
     },
+    /// Every number of a group was used.
+    #[error("no group can be created any more: all numbers were used, and none is used twice")]
+    NoGroupNumber,
     /// The root has no limit of its own.
     #[error("the root group has no limit of its own: limit a group below it")]
     GroupIsRoot,
-    /// A PASID of the range is out.
-    #[error("PASID {pasid} of the range is out: free it, or reserve another range")]
+    /// A PASID of the range is out or reserved.
+    #[error("PASID {pasid} of the range is out or reserved: choose a range without it")]
     InUse {
         /// The lowest such.
         pasid: HostPasid,
@@ -160,7 +165,8 @@ impl IoasidError {
             Self::NoSpace { .. }
             | Self::QuotaExceeded { .. }
             | Self::NoCapacity { .. }
-            | Self::GroupLimit { .. } => ENOSPC,
+            | Self::GroupLimit { .. }
+            | Self::NoGroupNumber => ENOSPC,
             Self::NotFound { .. }
             | Self::GuestNotFound { .. }
             | Self::AllocatorNotFound

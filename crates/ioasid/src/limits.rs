@@ -7,7 +7,7 @@ impl Authority {
     ///
     /// # Errors
     /// [`IoasidError::GroupNotFound`] (ENOENT), [`IoasidError::GroupTooDeep`] (EINVAL) beyond
-    /// [`MAX_GROUP_DEPTH`](crate::MAX_GROUP_DEPTH).
+    /// [`MAX_GROUP_DEPTH`](crate::MAX_GROUP_DEPTH), [`IoasidError::NoGroupNumber`] (ENOSPC) after 2^32 of them.
     pub fn create_group(&self, parent: GroupId, max: Limit) -> Result<GroupId, IoasidError> {
         self.shared.with(|state| {
             let answer = state.groups.create(parent, max);

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use palisade_units::{GuestPasid, HostPasid, TenantId};
 
+use crate::IoasidError;
+use crate::group::Place;
 use crate::numbers::index;
 use crate::records::{MAX_SETS, Records};
-use crate::{GroupId, IoasidError};
 
 /// Names a set for ever: a slot is used again under another generation, so a stale handle finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub(crate) struct SetId {
 
 pub(crate) struct Set {
     pub(crate) tenant: TenantId,
-    pub(crate) group: GroupId,
+    pub(crate) group: Place,
     pub(crate) quota: u32,
     /// What it has out, in no order. Each one's record says where it stands here.
     owned: Vec<HostPasid>,
@@ -26,7 +27,7 @@ pub(crate) struct Set {
 }
 
 impl Set {
-    pub(crate) fn new(tenant: TenantId, group: GroupId, quota: u32) -> Self {
+    pub(crate) fn new(tenant: TenantId, group: Place, quota: u32) -> Self {
         Self {
             tenant,
             group,
