@@ -171,7 +171,10 @@ impl Authority {
     /// Every PASID that is out, in ascending order.
     #[must_use]
     pub fn ledger(&self) -> Vec<LedgerEntry> {
-        self.shared.lock().ledger()
+        let mut entries = self.shared.lock().ledger();
+        // Not under the lock, for which everybody waits.
+        entries.sort_unstable_by_key(|entry| entry.pasid);
+        entries
     }
 
     /// Whose PASID this is. One that is free-pending still belongs to who freed it. Takes no lock and
@@ -192,7 +195,9 @@ impl Authority {
     /// [`Events::next`]. Allocation, bind, refusal, fault and free are events, among others.
     #[must_use]
     pub fn events_since(&self, first: Sequence) -> Events {
-        self.shared.lock().log.since(first)
+        let found = self.shared.lock().log.since(first);
+        // Not under the lock, for which everybody waits.
+        found.in_order()
     }
 
     /// How many events the log has dropped since the start, to make room for later ones.

@@ -213,3 +213,10 @@ pub struct Events {
     /// What to ask for next: the event that is to come.
     pub next: Sequence,
 }
+
+impl Events {
+    pub(crate) fn in_order(mut self) -> Self {
+        self.events.sort_unstable_by_key(|event| event.sequence);
+        self
+    }
+}

@@ -50,12 +50,10 @@ impl fmt::Display for PasidState {
 }
 
 impl State {
-    /// Every PASID that is out, ascending.
+    /// Every PASID that is out, in no order.
     pub(crate) fn ledger(&self) -> Vec<LedgerEntry> {
         let owned = self.sets.iter().flat_map(Set::owned).copied();
-        let mut entries: Vec<LedgerEntry> = owned.filter_map(|pasid| self.entry(pasid)).collect();
-        entries.sort_unstable_by_key(|entry| entry.pasid);
-        entries
+        owned.filter_map(|pasid| self.entry(pasid)).collect()
     }
 
     fn entry(&self, pasid: HostPasid) -> Option<LedgerEntry> {
