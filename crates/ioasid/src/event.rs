@@ -139,6 +139,15 @@ pub enum EventKind {
         /// Which.
         instance: Instance,
     },
+    /// The platform refused an entry for a PASID in the table of a function.
+    BindRefused {
+        /// Which.
+        pasid: HostPasid,
+        /// The function.
+        place: Bdf,
+        /// Why, as the platform says it.
+        errno: Errno,
+    },
     /// An access by a PASID was refused by the platform.
     Faulted {
         /// Which.
@@ -199,6 +208,24 @@ impl FaultCode {
     /// The number.
     #[must_use]
     pub const fn get(self) -> u8 {
+        self.0
+    }
+}
+
+/// An error of whoever refused, as an errno: a positive number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Errno(i32);
+
+impl Errno {
+    /// The error with this number.
+    #[must_use]
+    pub const fn new(raw: i32) -> Self {
+        Self(raw)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> i32 {
         self.0
     }
 }

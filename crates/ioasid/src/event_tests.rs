@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use palisade_units::{Bdf, GuestPasid, HostPasid, TenantId};
 
 use crate::{
-    Audit, Authority, Binding, Clock, Event, EventKind, FaultCode, FreeOutcome, GroupId,
+    Audit, Authority, Binding, Clock, Errno, Event, EventKind, FaultCode, FreeOutcome, GroupId,
     IoasidError, Limit, PasidRange, Quota, Request, Sequence, Timestamp,
 };
 
@@ -127,6 +127,26 @@ fn r79_every_refusal_is_told_with_who_asked_for_what_and_why_not() {
     let request = Request::Bind;
     let last = kinds(&authority, before).pop();
     assert_eq!(last, Some((Some(1), EventKind::Refused { request, error })));
+}
+
+#[test]
+fn r79_a_bind_that_the_platform_refused_is_told_with_whose_and_where_and_why() {
+    let authority = Authority::new(&[]);
+    let alice = authority.create_set(ALICE, Quota::Exactly(1)).unwrap();
+    let pasid = alice.alloc(PasidRange::ALL).unwrap();
+    let hold = alice.hold(pasid).unwrap();
+    // Freed meanwhile, it is still hers.
+    alice.free(pasid).unwrap();
+    let before = authority.events_since(Sequence::FIRST).next;
+    let errno = Errno::new(16);
+    hold.bind_refused(PLACE, errno);
+    let refused = EventKind::BindRefused {
+        pasid,
+        place: PLACE,
+        errno,
+    };
+    assert_eq!(kinds(&authority, before), [(Some(1), refused)]);
+    assert_eq!(authority.ledger()[0].bindings, []);
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use palisade_units::{Bdf, HostPasid, TenantId};
 
 use crate::authority::Shared;
-use crate::{IoasidError, Request};
+use crate::{Errno, IoasidError, Request};
 
 /// A counted reference to a PASID of one tenant. While one lives, the number is not given out again.
 ///
@@ -85,6 +85,13 @@ impl Hold {
             Ok(())
         })?;
         mark.ok_or(IoasidError::FreePending { pasid })
+    }
+
+    /// Notes that the platform refused an entry for the PASID in the table of a function. What
+    /// [`Hold::bind`] refuses is noted by itself.
+    pub fn bind_refused(&self, place: Bdf, errno: Errno) {
+        self.shared
+            .with(|state| state.bind_refused(self.pasid, place, errno));
     }
 }
 

@@ -58,7 +58,7 @@ pub use bindings::Binding;
 pub use clock::{Clock, NoClock, Timestamp};
 pub use custom::{CustomAllocator, Instance, Operations};
 pub use error::IoasidError;
-pub use event::{Event, EventKind, Events, FaultCode, FreeOutcome, Request, Sequence};
+pub use event::{Errno, Event, EventKind, Events, FaultCode, FreeOutcome, Request, Sequence};
 pub use group::{GroupId, GroupUsage, Limit, MAX_GROUP_DEPTH};
 pub use hold::{BindMark, Hold, Put};
 pub use labels::Data;

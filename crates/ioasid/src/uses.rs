@@ -5,7 +5,7 @@ use palisade_units::{Bdf, HostPasid, TenantId};
 use crate::notify::Transition;
 use crate::sets::SetId;
 use crate::state::State;
-use crate::{EventKind, FaultCode, IoasidError, Put};
+use crate::{Errno, EventKind, FaultCode, IoasidError, Put};
 
 impl State {
     /// One more reference, for a new hold.
@@ -65,6 +65,17 @@ impl State {
         if was_last {
             self.announce(Transition::Unbind, pasid);
         }
+    }
+
+    /// The platform refused an entry, for the tenant that has the PASID.
+    pub(crate) fn bind_refused(&mut self, pasid: HostPasid, place: Bdf, errno: Errno) {
+        let tenant = self.records.owner(pasid).tenant();
+        let refused = EventKind::BindRefused {
+            pasid,
+            place,
+            errno,
+        };
+        self.log.push(tenant, refused);
     }
 
     /// `tenant` is whose access it was; where that is not known, the PASID says it.

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use palisade_ioasid::{BindMark, Hold, IoasidError, PasidRange};
+use palisade_ioasid::{BindMark, Errno, Hold, IoasidError, PasidRange};
 use palisade_iommu::{
-    Binding, FaultProcessing, GroupIndex, PageResponse, Scope, Sharing, Sink, Space,
+    Binding, FaultProcessing, GroupIndex, IommuError, PageResponse, Scope, Sharing, Sink, Space,
 };
 use palisade_units::{Bdf, GuestPasid, PasidTag};
 
@@ -197,10 +197,16 @@ impl Inner {
         let function = &endpoint.function;
         // Asked first: what the platform refuses was never bound, and nobody is told that it was. Only who
         // changes the function between this and the bind makes a mark come and go.
-        function.would_bind(tag, &hold, &binding)?;
+        let noted = |hold: &Hold, error: IommuError| {
+            hold.bind_refused(function.bdf(), Errno::new(error.errno()));
+            error
+        };
+        let answer = function.would_bind(tag, &hold, &binding);
+        answer.map_err(|error| noted(&hold, error))?;
         // Before the entry, as what is freed gets none.
         let mark = hold.bind(function.bdf())?;
-        function.bind(tag, hold, binding)?;
+        let answer = function.bind(tag, hold, binding);
+        answer.map_err(|error| noted(mark.hold(), error))?;
         Ok(mark)
     }
 

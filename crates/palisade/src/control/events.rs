@@ -36,7 +36,7 @@ pub struct EventLine {
     pub at_ns: u64,
     /// The tenant that it is about, or that was refused.
     pub tenant: Option<String>,
-    /// What happened, in a word: allocated, bound, unbound, freed, reclaimed, refused, faulted, …
+    /// What happened, in a word: allocated, bound, unbound, freed, reclaimed, refused, bind-refused, faulted, …
     pub what: String,
     /// The host's PASID, where it is about one.
     pub pasid: Option<u32>,
@@ -99,6 +99,19 @@ impl EventLine {
                 let detail = instance.0.to_string();
                 ("allocator-unregistered", None, None, Some(detail))
             }
+            EventKind::BindRefused {
+                pasid,
+                place,
+                errno,
+            } => {
+                let why = std::io::Error::from_raw_os_error(errno.get());
+                (
+                    "bind-refused",
+                    Some(pasid),
+                    Some(place),
+                    Some(why.to_string()),
+                )
+            }
             EventKind::Faulted {
                 pasid,
                 place,
@@ -153,7 +166,8 @@ impl fmt::Display for EventLine {
 #[cfg(test)]
 mod tests {
     use super::{super::WallClock, *};
-    use palisade_ioasid::{Audit, Authority, Quota, Sequence};
+    use palisade_ioasid::{Audit, Authority, Errno, Quota, Sequence};
+    use palisade_units::Bdf;
     use std::sync::Arc;
 
     struct Numbers;
@@ -196,5 +210,20 @@ mod tests {
                 .contains("tenant 1   allocated PASID 1")
         );
         assert!(lines.iter().all(|l| l.at_ns > 1_600_000_000_000_000_000));
+    }
+
+    #[test]
+    fn r79_whose_bind_the_platform_refused_and_where_and_why_can_be_read() {
+        let authority = Authority::new(&[]);
+        let set = authority
+            .create_set(TenantId::new(1), Quota::default())
+            .unwrap();
+        let hold = set.hold(set.alloc(PasidRange::ALL).unwrap()).unwrap();
+        hold.bind_refused(Bdf::new(0, 3, 0), Errno::new(16));
+        let found = authority.events_since(Sequence::FIRST).events.pop();
+        let line = EventLine::new(&found.unwrap(), &Numbers).to_string();
+        let told =
+            "tenant 1   bind-refused PASID 1 on 00:03.0 (Device or resource busy (os error 16))";
+        assert!(line.contains(told), "{line}");
     }
 }

@@ -72,7 +72,7 @@ fn r79_a_guest_that_wants_no_records_cannot_hide_its_faults_from_the_host() {
 }
 
 #[test]
-fn r79_a_bind_that_the_platform_refuses_is_never_told_as_bound() {
+fn r79_a_bind_that_the_platform_refuses_is_told_as_refused_and_never_as_bound() {
     let host_side = Host::new();
     let alice = host_side.tenant(1);
     let parent = host_side.parent(1);
@@ -99,6 +99,16 @@ fn r79_a_bind_that_the_platform_refuses_is_never_told_as_bound() {
         pasid == n
     });
     assert_eq!(told.count(), 0, "{events:?}");
+    let refused = events.iter().filter_map(|event| match event.kind {
+        EventKind::BindRefused {
+            pasid,
+            place,
+            errno,
+        } => Some((event.tenant, pasid, place.device(), errno.get())),
+        _ => None,
+    });
+    let expected = [(whose(1), n, 1, EBUSY), (whose(1), n, 1, EINVAL)];
+    assert_eq!(refused.collect::<Vec<_>>(), expected);
     // What was bound is so still.
     assert_eq!(alice.container.bound(slot(4))[1], (key, Space::PassThrough));
 }
