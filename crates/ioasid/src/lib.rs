@@ -43,14 +43,6 @@ mod sync;
 mod uses;
 
 #[cfg(test)]
-mod core_tests;
-#[cfg(test)]
-mod event_tests;
-#[cfg(test)]
-mod group_tests;
-#[cfg(test)]
-mod notify_tests;
-#[cfg(test)]
 mod tests;
 
 pub use authority::{Audit, Authority, DEFAULT_KEPT_EVENTS};

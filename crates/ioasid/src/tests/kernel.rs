@@ -3,26 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use palisade_units::{HostPasid, TenantId};
-
-use crate::{
-    Authority, CustomAllocator, Data, Instance, IoasidError, Operations, PasidRange, PasidSet, Put,
-    Quota,
-};
-
-const ENOENT: i32 = 2;
-const EAGAIN: i32 = 11;
-const EACCES: i32 = 13;
-const EEXIST: i32 = 17;
-const ENOSPC: i32 = 28;
-
-fn host(raw: u32) -> HostPasid {
-    HostPasid::new(raw).unwrap()
-}
-
-fn errno<T: std::fmt::Debug>(answer: Result<T, IoasidError>) -> i32 {
-    answer.unwrap_err().errno()
-}
+use super::*;
+use crate::{CustomAllocator, Data, Instance, Operations, PasidRange, Put};
 
 fn world() -> (Authority, PasidSet, PasidSet) {
     let authority = Authority::new(&[]);

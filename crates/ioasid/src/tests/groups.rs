@@ -1,18 +1,10 @@
 //! Limits above the sets, and ranges for the host's own users.
 
-use palisade_units::{PASID_COUNT, TenantId};
+use palisade_units::PASID_COUNT;
 use proptest::prelude::*;
 
-use crate::{Authority, GroupId, IoasidError, Limit, MAX_GROUP_DEPTH, PasidRange, PasidSet, Quota};
-
-const ENOENT: i32 = 2;
-const EBUSY: i32 = 16;
-const EINVAL: i32 = 22;
-const ENOSPC: i32 = 28;
-
-fn errno<T: std::fmt::Debug>(answer: Result<T, IoasidError>) -> i32 {
-    answer.unwrap_err().errno()
-}
+use super::*;
+use crate::{GroupId, Limit, MAX_GROUP_DEPTH, PasidRange};
 
 fn set_in(authority: &Authority, group: GroupId, number: u32) -> PasidSet {
     let quota = Quota::Exactly(10);

@@ -3,16 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use palisade_units::{Bdf, GuestPasid, HostPasid, TenantId};
-
+use super::*;
 use crate::{
-    Audit, Authority, Binding, Clock, Errno, Event, EventKind, FaultCode, FreeOutcome, GroupId,
-    IoasidError, Limit, PasidRange, Quota, Request, Sequence, Timestamp,
+    Audit, Binding, Clock, Errno, Event, EventKind, FaultCode, FreeOutcome, GroupId, Limit,
+    PasidRange, Request, Sequence, Timestamp,
 };
 
-const ALICE: TenantId = TenantId::new(1);
-const BOB: TenantId = TenantId::new(2);
-const PLACE: Bdf = Bdf::new(0, 3, 0);
 const OTHER: Bdf = Bdf::new(0, 4, 0);
 
 /// A clock that is one tick further on each time that it is asked.
@@ -23,10 +19,6 @@ impl Clock for Ticks {
     fn now(&self) -> Timestamp {
         Timestamp::from_nanos(self.0.fetch_add(1, Ordering::Relaxed))
     }
-}
-
-fn host(raw: u32) -> HostPasid {
-    HostPasid::new(raw).unwrap()
 }
 
 fn kinds(authority: &Authority, first: Sequence) -> Vec<(Option<u32>, EventKind)> {

@@ -2,16 +2,8 @@
 
 use std::sync::{Arc, Barrier, Mutex};
 
-use palisade_units::{Bdf, GuestPasid, HostPasid, TenantId};
-
-use crate::{
-    Authority, Data, Hold, IoasidError, Listener, Notification, PasidRange, Priority, Quota,
-    Transition,
-};
-
-const ALICE: TenantId = TenantId::new(1);
-const BOB: TenantId = TenantId::new(2);
-const PLACE: Bdf = Bdf::new(0, 3, 0);
+use super::*;
+use crate::{Data, Hold, Listener, Notification, PasidRange, Priority, Transition};
 
 type Heard = Arc<Mutex<Vec<(&'static str, Notification)>>>;
 
