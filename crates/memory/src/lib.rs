@@ -3,8 +3,9 @@
 //!
 //! [`GuestMemory`] is one space of guest-physical addresses. Reads of its region list take no lock
 //! and write no shared cache line; a change publishes a new list and returns only when no one-off
-//! access uses the old one any more. A [`HostSlice`] is a piece of one region for keeps, as a
-//! translation cache holds it: it keeps its mapping alive past the removal of the region.
+//! access uses the old one any more. A [`HostSlice`] is a piece of one region for keeps, as a holder of few wants
+//! it: it keeps its mapping alive past the removal of the region. [`Kept`] is the same for a cache of many
+//! places, whose entries are then plain numbers.
 //!
 //! The tenant may write, truncate or punch its memory at any moment. Concurrent writes are allowed
 //! and never seen through a Rust reference; a page that is no longer there is an error
@@ -19,6 +20,7 @@ mod copy;
 mod device_window;
 mod error;
 mod guest;
+mod kept;
 mod mapping;
 mod region;
 mod shared;
@@ -32,6 +34,7 @@ mod vanish;
 pub use device_window::DeviceWindow;
 pub use error::{MapError, MemoryError};
 pub use guest::{GuestMemory, Limits};
+pub use kept::{Kept, KeptSnapshot, Place, Reach};
 pub use region::{Backing, Protection};
 pub use rustix::io::Errno;
 pub use shared::SharedMemory;

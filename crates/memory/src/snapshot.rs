@@ -19,7 +19,13 @@ pub struct Snapshot {
     /// One of them once more: the one that is tried before all are searched. A guest's memory is one
     /// or two large regions and some small ones, and a guess that the processor predicts costs a
     /// third of a search.
-    largest: Option<Entry>,
+    largest: Option<Largest>,
+}
+
+#[derive(Debug)]
+struct Largest {
+    index: usize,
+    entry: Entry,
 }
 
 #[derive(Clone, Debug)]
@@ -50,23 +56,49 @@ impl Snapshot {
     }
 
     fn of(entries: Vec<Entry>) -> Self {
-        let largest = entries.iter().max_by_key(|it| it.end - it.start).cloned();
+        let largest = entries.iter().enumerate();
+        let largest = largest.max_by_key(|(_, it)| it.end - it.start);
+        let largest = largest.map(|(index, entry)| Largest {
+            index,
+            entry: entry.clone(),
+        });
         Self { entries, largest }
     }
 
     #[inline]
     fn entry(&self, at: Gpa) -> Result<&Entry, MemoryError> {
+        self.indexed(at).map(|(_, entry)| entry)
+    }
+
+    #[inline]
+    fn indexed(&self, at: Gpa) -> Result<(usize, &Entry), MemoryError> {
         match &self.largest {
-            Some(it) if it.start <= at.get() && at.get() < it.end => Ok(it),
+            Some(Largest { index, entry: it }) if it.start <= at.get() && at.get() < it.end => {
+                Ok((*index, it))
+            }
             _ => self.search(at),
         }
     }
 
-    fn search(&self, at: Gpa) -> Result<&Entry, MemoryError> {
-        let found = self.entries.get(self.first_after(at.get()));
-        found
-            .filter(|it| it.start <= at.get())
-            .ok_or(MemoryError::Unmapped { at })
+    fn search(&self, at: Gpa) -> Result<(usize, &Entry), MemoryError> {
+        let index = self.first_after(at.get());
+        let found = self.entries.get(index).filter(|it| it.start <= at.get());
+        let found = found.ok_or(MemoryError::Unmapped { at })?;
+        Ok((index, found))
+    }
+
+    /// The regions in their order.
+    pub(crate) fn regions(&self) -> impl Iterator<Item = &Arc<Region>> {
+        self.entries.iter().map(|it| &it.region)
+    }
+
+    /// The index of the region that holds a range, and where in it the range starts.
+    #[inline]
+    pub(crate) fn locate(&self, at: Gpa, len_bytes: u64) -> Result<(usize, u64), MemoryError> {
+        let (index, entry) = self.indexed(at)?;
+        let offset_bytes = at.get() - entry.start;
+        entry.region.span(offset_bytes, len_bytes)?;
+        Ok((index, offset_bytes))
     }
 
     /// A range inside one region.

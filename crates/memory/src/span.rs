@@ -44,6 +44,11 @@ impl<'a> Span<'a> {
     }
 
     #[inline]
+    pub(crate) fn protection(self) -> Protection {
+        self.region.protection()
+    }
+
+    #[inline]
     fn pointer(self) -> *mut u8 {
         // SAFETY: 1. A span's offset and length lie inside its region (`Span::new`), which is at
         // most as long as its mapping. 2. The mapping lives as long as the region, which is borrowed.

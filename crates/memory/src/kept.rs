@@ -1,0 +1,222 @@
+use crate::region::{Region, guest_len};
+use crate::span::Span;
+use crate::{MemoryError, Protection, Snapshot};
+use palisade_units::Gpa;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Acquire;
+
+/// Snapshots that one thread keeps, with their regions under small numbers: what a translation cache
+/// stands on.
+///
+/// A [`HostSlice`](crate::HostSlice) counts its region's holders, which many threads write. Here the
+/// snapshot is counted once, and a [`Place`] is two plain numbers. As with slices, what is kept goes on
+/// to reach regions that were unmapped since, so its owner must let go of it then (R44).
+#[derive(Default)]
+pub struct Kept {
+    /// `None` where one was let go.
+    regions: Vec<Option<Arc<Region>>>,
+    snapshots: Vec<Held>,
+}
+
+struct Held {
+    snapshot: Arc<Snapshot>,
+    /// The number of its first region; the others follow in their order.
+    first: usize,
+}
+
+/// One of the snapshots that are kept. Means nothing to another [`Kept`], nor after it
+/// was let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptSnapshot(usize);
+
+/// A place in a region that is kept. Means nothing to another [`Kept`], nor after it was
+/// let go: it is then an error or another place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    offset_bytes: u64,
+    region: u32,
+}
+
+impl Place {
+    /// The first place of the first region.
+    pub const START: Self = Self {
+        offset_bytes: 0,
+        region: 0,
+    };
+
+    /// The place so many bytes on.
+    #[inline]
+    #[must_use]
+    pub const fn after(self, bytes: u64) -> Self {
+        Self {
+            offset_bytes: self.offset_bytes.wrapping_add(bytes),
+            ..self
+        }
+    }
+}
+
+impl Kept {
+    /// Keeps nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Keeps a snapshot, once however often it is asked for. Nothing is let go for it: the caller sees
+    /// to that when there are many.
+    pub fn keep(&mut self, snapshot: &Arc<Snapshot>) -> KeptSnapshot {
+        let same = |held: &Held| Arc::ptr_eq(&held.snapshot, snapshot);
+        if let Some(number) = self.snapshots.iter().position(same) {
+            return KeptSnapshot(number);
+        }
+        self.snapshots.push(Held {
+            snapshot: Arc::clone(snapshot),
+            first: self.regions.len(),
+        });
+        let regions = snapshot.regions().map(Arc::clone);
+        self.regions.extend(regions.map(Some));
+        KeptSnapshot(self.snapshots.len() - 1)
+    }
+
+    /// How many snapshots and regions are kept, or have been since all were let go.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.snapshots.len() + self.regions.len()
+    }
+
+    /// Whether nothing was kept since all was let go.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Lets go of all. Every [`KeptSnapshot`] and [`Place`] is to be forgotten with it.
+    pub fn let_go(&mut self) {
+        self.regions.clear();
+        self.snapshots.clear();
+    }
+
+    /// Lets go of all snapshots, and of the regions in which none of the places is. Every
+    /// [`KeptSnapshot`] and every other [`Place`] is to be forgotten with it.
+    pub fn let_go_except(&mut self, places: impl IntoIterator<Item = Place>) {
+        let mut used = vec![false; self.regions.len()];
+        for place in places {
+            if let Some(used) = used.get_mut(place.region as usize) {
+                *used = true;
+            }
+        }
+        let regions = self.regions.iter_mut().zip(used);
+        for (region, _) in regions.filter(|(_, used)| !used) {
+            *region = None;
+        }
+        self.snapshots.clear();
+    }
+
+    /// A snapshot that is kept.
+    #[inline]
+    #[must_use]
+    pub fn snapshot(&self, kept: KeptSnapshot) -> Option<&Snapshot> {
+        self.snapshots.get(kept.0).map(|held| &*held.snapshot)
+    }
+
+    /// Where an address of a snapshot lies, if `len_bytes` from there on lie in one region.
+    ///
+    /// # Errors
+    /// [`MemoryError::Unmapped`]; also of the regions after the first 2^32.
+    #[inline]
+    pub fn find(&self, kept: KeptSnapshot, at: Gpa, len_bytes: u64) -> Result<Place, MemoryError> {
+        let unmapped = MemoryError::Unmapped { at };
+        let held = self.snapshots.get(kept.0).ok_or(unmapped)?;
+        let (index, offset_bytes) = held.snapshot.locate(at, len_bytes)?;
+        let region = u32::try_from(held.first + index).map_err(|_| unmapped)?;
+        Ok(Place {
+            offset_bytes,
+            region,
+        })
+    }
+
+    /// The memory at a place, for the moment.
+    ///
+    /// # Errors
+    /// [`MemoryError::Unmapped`] past the end of the region.
+    #[inline]
+    pub fn reach(&self, place: Place, len_bytes: u64) -> Result<Reach<'_>, MemoryError> {
+        let Some(Some(region)) = self.regions.get(place.region as usize) else {
+            // Where it was is not known any more.
+            return Err(MemoryError::Unmapped { at: Gpa::new(0) });
+        };
+        region.span(place.offset_bytes, len_bytes).map(Reach)
+    }
+
+    /// The 64-bit number at a place that is a multiple of 8; what its writer released is seen.
+    ///
+    /// # Errors
+    /// [`MemoryError::Unmapped`], [`MemoryError::Misaligned`], [`MemoryError::Vanished`].
+    #[inline]
+    pub fn load_u64(&self, place: Place) -> Result<u64, MemoryError> {
+        let Reach(span) = self.reach(place, 8)?;
+        span.load(|word| word.load(Acquire))
+    }
+}
+
+/// A range of bytes in one region, borrowed.
+#[derive(Clone, Copy)]
+pub struct Reach<'a>(Span<'a>);
+
+impl Reach<'_> {
+    /// The length in bytes.
+    #[inline]
+    #[must_use]
+    pub const fn len_bytes(self) -> u64 {
+        guest_len(self.0.len())
+    }
+
+    /// Whether writes are allowed.
+    #[inline]
+    #[must_use]
+    pub fn is_writable(self) -> bool {
+        self.0.protection() == Protection::ReadWrite
+    }
+
+    /// Reads as much as both hold. Whole words as for
+    /// [`HostSlice::read`](crate::HostSlice::read).
+    ///
+    /// # Errors
+    /// [`MemoryError::Vanished`].
+    #[inline]
+    pub fn read(self, into: &mut [u8]) -> Result<(), MemoryError> {
+        self.0.read(into)
+    }
+
+    /// Writes as much as both hold. Whole words as for
+    /// [`HostSlice::read`](crate::HostSlice::read).
+    ///
+    /// # Errors
+    /// [`MemoryError::ReadOnly`], [`MemoryError::Vanished`].
+    #[inline]
+    pub fn write(self, from: &[u8]) -> Result<(), MemoryError> {
+        self.0.write(from)
+    }
+
+    /// Copies as much as both hold, as [`HostSlice::copy_to`](crate::HostSlice::copy_to).
+    ///
+    /// # Errors
+    /// [`MemoryError::ReadOnly`] of `to`, [`MemoryError::Vanished`] of either.
+    #[inline]
+    pub fn copy_to(self, to: Reach<'_>) -> Result<(), MemoryError> {
+        self.0.copy_to(to.0)
+    }
+
+    /// Repeats the eight bytes of `pattern`, lowest first, over all of it; the last copy is cut where
+    /// the range ends.
+    ///
+    /// # Errors
+    /// As [`Reach::write`].
+    pub fn fill_pattern(self, pattern: u64) -> Result<(), MemoryError> {
+        let bytes = pattern.to_le_bytes();
+        if bytes == [bytes[0]; 8] {
+            return self.0.fill(bytes[0]);
+        }
+        self.0.fill_pattern(bytes)
+    }
+}
