@@ -1,102 +1,114 @@
-//! What an invalidation needs: to make caches forget, and to wait for accesses in flight.
+//! How an invalidation waits for accesses in flight.
 //!
 //! A port announces an access in its slot, then reads the generation of the tag. An invalidation
 //! advances the generation, then reads the slots. All four are sequentially consistent, so either the
-//! access sees the new generation, or the invalidation sees the access and waits for its end.
+//! access sees the new generation, or the invalidation sees the access and waits for its end. An
+//! announcement may stand for several accesses, each of which reads the generation: it is one piece
+//! of work then.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use palisade_units::PasidTag;
-
 use crate::error::locked;
 
-/// Tags share generations by their low bits: an invalidation for one tag costs the caches of about
-/// one in so many others.
-const BUCKETS: usize = 64;
 /// How often a drain looks at a slot before it lets other threads run.
 const SPINS: u32 = 64;
-
-/// What translations of a tag are current. Only equality has a meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Generation(u64);
-
-impl Generation {
-    /// Older than any.
-    pub(crate) const NEVER: Self = Self(0);
-
-    /// The number, to compare several things in one step.
-    pub(crate) const fn get(self) -> u64 {
-        self.0
-    }
-}
 
 /// A counter on a cache line of its own.
 #[repr(align(128))]
 struct Line(AtomicU64);
 
-/// The generations of a function's tags.
-pub(crate) struct Generations {
-    tagged: Box<[Line]>,
-    untagged: Line,
-}
-
-impl Generations {
-    pub(crate) fn new() -> Self {
-        let line = || Line(AtomicU64::new(Generation::NEVER.0 + 1));
-        Self {
-            tagged: (0..BUCKETS).map(|_| line()).collect(),
-            untagged: line(),
-        }
-    }
-
-    fn line(&self, tag: Option<PasidTag>) -> &Line {
-        let bucket = |tag: PasidTag| self.tagged.get(tag.get() as usize % BUCKETS);
-        tag.and_then(bucket).unwrap_or(&self.untagged)
-    }
-
-    /// The generation of a tag. Within an access in flight it stays good until the access ends.
-    pub(crate) fn current(&self, tag: Option<PasidTag>) -> Generation {
-        Generation(self.line(tag).0.load(Ordering::SeqCst))
-    }
-
-    /// Makes everything cached for a tag stale.
-    pub(crate) fn advance(&self, tag: Option<PasidTag>) {
-        self.line(tag).0.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// Makes everything cached stale.
-    pub(crate) fn advance_all(&self) {
-        for line in self.tagged.iter().chain([&self.untagged]) {
-            line.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-}
-
-/// A port's announcement of accesses: odd while one is in flight. Written by its port alone.
+/// A port's announcement of accesses: odd while some are in flight. Written by its port alone.
 pub(crate) struct Slot(Line);
 
-impl Slot {
-    /// Announces an access, until the result is dropped.
-    pub(crate) fn enter(&self) -> InFlight<'_> {
-        let before = self.0.0.load(Ordering::Relaxed);
-        self.0.0.store(before.wrapping_add(1), Ordering::SeqCst);
-        InFlight {
-            slot: self,
-            after: before.wrapping_add(2),
+/// How many accesses one announcement is for within a piece of work.
+const ACCESSES: u32 = 64;
+/// How many bytes count as one access more.
+const BYTES_SHIFT: u32 = 10;
+
+/// A port's side of its slot.
+pub(crate) struct Presence {
+    slot: Arc<Slot>,
+    /// What the slot holds.
+    value: u64,
+    /// How many accesses the announcement that stands is still for.
+    left: u32,
+    work: Work,
+}
+
+/// Whether accesses come singly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Each is announced.
+    Single,
+    /// Many are announced together.
+    Piece,
+}
+
+impl Presence {
+    pub(crate) fn new(slot: Arc<Slot>) -> Self {
+        Self {
+            slot,
+            value: 0,
+            left: 0,
+            work: Work::Single,
         }
+    }
+
+    pub(crate) fn slot(&self) -> &Arc<Slot> {
+        &self.slot
+    }
+
+    /// Changes how accesses come, and says how they came. None is in flight then.
+    pub(crate) fn set_work(&mut self, work: Work) -> Work {
+        self.leave();
+        std::mem::replace(&mut self.work, work)
+    }
+
+    /// Announces an access of so many bytes, until the result is dropped or later.
+    #[inline]
+    pub(crate) fn enter(&mut self, len_bytes: u64) -> InFlight<'_> {
+        if self.left == 0 {
+            self.announce();
+        }
+        let bytes = u32::try_from(len_bytes >> BYTES_SHIFT).unwrap_or(u32::MAX);
+        self.left = self.left.saturating_sub(bytes.saturating_add(1));
+        InFlight(self)
+    }
+
+    #[inline]
+    fn announce(&mut self) {
+        if self.value % 2 == 1 {
+            self.leave();
+        }
+        self.value = self.value.wrapping_add(1);
+        self.slot.0.0.store(self.value, Ordering::SeqCst);
+        self.left = match self.work {
+            Work::Single => 0,
+            Work::Piece => ACCESSES,
+        };
+    }
+
+    /// Says that nothing is in flight.
+    #[inline]
+    pub(crate) fn leave(&mut self) {
+        if self.value % 2 == 1 {
+            self.value = self.value.wrapping_add(1);
+            self.slot.0.0.store(self.value, Ordering::Release);
+        }
+        self.left = 0;
     }
 }
 
 /// An access in flight.
-pub(crate) struct InFlight<'a> {
-    slot: &'a Slot,
-    after: u64,
-}
+pub(crate) struct InFlight<'a>(&'a mut Presence);
 
 impl Drop for InFlight<'_> {
+    #[inline]
     fn drop(&mut self) {
-        self.slot.0.0.store(self.after, Ordering::Release);
+        if self.0.left == 0 {
+            self.0.leave();
+        }
     }
 }
 
@@ -118,11 +130,15 @@ impl Slots {
     /// The accesses that are in flight.
     fn in_flight(&self) -> Vec<Seen> {
         let slots = locked(&self.0);
-        let seen = slots.iter().map(|slot| Seen {
-            slot: Arc::clone(slot),
-            announced: slot.0.0.load(Ordering::SeqCst),
+        let seen = slots.iter().filter_map(|slot| {
+            let announced = slot.0.0.load(Ordering::SeqCst);
+            let is_busy = announced % 2 == 1;
+            is_busy.then(|| Seen {
+                slot: Arc::clone(slot),
+                announced,
+            })
         });
-        seen.filter(|seen| seen.announced % 2 == 1).collect()
+        seen.collect()
     }
 
     /// Returns when each access that was in flight at the call has ended.
@@ -158,45 +174,67 @@ impl Seen {
 mod tests {
     use super::*;
 
-    #[test]
-    fn r41_an_advance_of_one_tag_leaves_its_neighbours() {
-        let generations = Generations::new();
-        let tag = |n| {
-            Some(PasidTag::of_exclusive_owner(
-                palisade_units::GuestPasid::new(n).unwrap(),
-            ))
-        };
-        let before = (generations.current(tag(1)), generations.current(None));
-        generations.advance(tag(2));
-        assert_eq!(
-            (generations.current(tag(1)), generations.current(None)),
-            before
-        );
-        generations.advance_all();
-        assert_ne!(generations.current(tag(1)), before.0);
-        assert_ne!(generations.current(None), before.1);
+    fn busy(slots: &Slots) -> bool {
+        !slots.in_flight().is_empty()
     }
 
     #[test]
     fn r39_a_drain_waits_for_the_access_in_flight_and_for_no_later_one() {
         let slots = Slots::default();
-        let (busy, _idle) = (slots.add(), slots.add());
-        let in_flight = busy.enter();
+        let mut port = Presence::new(slots.add());
+        let _idle = slots.add();
+        let in_flight = port.enter(8);
         let seen = slots.in_flight();
         assert_eq!(seen.len(), 1);
         assert!(!seen[0].has_ended());
         drop(in_flight);
-        let later = busy.enter();
+        let later = port.enter(8);
         assert!(seen[0].has_ended());
         drop(later);
         slots.drain();
     }
 
     #[test]
+    fn r39_a_piece_of_work_is_in_flight_until_it_ends_or_is_announced_anew() {
+        let slots = Slots::default();
+        let mut port = Presence::new(slots.add());
+        assert_eq!(port.set_work(Work::Piece), Work::Single);
+        assert!(!busy(&slots), "nothing was accessed yet");
+        drop(port.enter(8));
+        let seen = slots.in_flight();
+        for _ in 2..ACCESSES {
+            drop(port.enter(8));
+            assert!(!seen[0].has_ended(), "several accesses, one announcement");
+        }
+        drop(port.enter(8));
+        assert!(seen[0].has_ended(), "an invalidation waits for so many");
+        drop(port.enter(8));
+        assert!(busy(&slots));
+        assert_eq!(port.set_work(Work::Single), Work::Piece);
+        assert!(!busy(&slots));
+        drop(port.enter(8));
+        assert!(!busy(&slots));
+    }
+
+    #[test]
+    fn r39_many_bytes_end_an_announcement_as_many_accesses_do() {
+        let slots = Slots::default();
+        let mut port = Presence::new(slots.add());
+        port.set_work(Work::Piece);
+        drop(port.enter(32 << 10));
+        assert!(busy(&slots));
+        drop(port.enter(32 << 10));
+        assert!(!busy(&slots));
+        drop(port.enter(u64::MAX));
+        assert!(!busy(&slots));
+    }
+
+    #[test]
     fn a_port_that_is_gone_is_not_waited_for() {
         let slots = Slots::default();
-        let slot = slots.add();
-        std::mem::forget(slot.enter());
+        let mut port = Presence::new(slots.add());
+        let slot = Arc::clone(port.slot());
+        std::mem::forget(port.enter(8));
         slots.remove(&slot);
         slots.drain();
     }

@@ -7,9 +7,10 @@ use palisade_units::{Bdf, PASID_BITS, PasidTag, TenantId};
 use crate::audit::Audit;
 use crate::claim::{Claims, Released};
 use crate::entry::{Entry, User};
-use crate::epoch::{Generations, Slots};
+use crate::epoch::Slots;
 use crate::error::{TagName, locked};
 use crate::faults::{DefaultSink, Faults};
+use crate::journal::{Generations, Pages};
 use crate::report::PageWaiter;
 use crate::requests::Requests;
 use crate::table::PasidTable;
@@ -343,7 +344,12 @@ impl Function {
     pub(crate) fn invalidate(&self, scope: Scope) {
         match scope {
             Scope::All => self.generations.advance_all(),
-            Scope::Tag(tag) | Scope::Pages { tag, .. } => self.generations.advance(tag),
+            Scope::Tag(tag) => self.generations.advance(tag),
+            Scope::Pages { tag, at, len_bytes } => {
+                if let Some(pages) = Pages::of(tag, at, len_bytes) {
+                    self.generations.advance_pages(pages);
+                }
+            }
         }
         self.slots.drain();
     }

@@ -19,7 +19,8 @@ pub enum Scope {
     All,
     /// Everything of one tag; `None` for requests without a PASID.
     Tag(Option<PasidTag>),
-    /// A range of addresses of one tag. At present it covers the whole tag.
+    /// The pages of one tag that a range of addresses touches, each as large as the table has it, and
+    /// what is cached of the tables that they are in.
     Pages {
         /// The tag.
         tag: Option<PasidTag>,

@@ -8,9 +8,11 @@
 //!
 //! - **Walks** follow VT-d revision 5.10, scalable mode: first stage (§3.6), second stage (§3.7),
 //!   both (§3.8), pass-through (§3.9). Each violation has its [`FaultReason`] (§7.1.3).
-//! - **Caches** are private to ports and checked against the function's generation, which
-//!   invalidations advance. What is stale stays until it is invalidated. An invalidation, unbind or
-//!   release returns when accesses in flight that used the old state have ended.
+//! - **Caches** are private to ports: translations, tables of pages (paging-structure caches), what a
+//!   PASID is bound to, and the tenant's regions. They are checked against the generation of the tag,
+//!   which invalidations advance. What is stale stays until it is invalidated, and no longer. An
+//!   invalidation, unbind or release returns when accesses in flight that used the old state have
+//!   ended.
 //! - **Faults and page requests** go to the [`Sink`] of the binding, in the guest's names. Faults of a
 //!   tag that nothing is bound to go to its owner: who has the function, or on a shared one the
 //!   [`SliceOwner`] whose set has the PASID; else to the host's log. Each fault is an event of the
@@ -23,6 +25,7 @@
 //! interrupt address range is refused, whatever its space says (§3.14).
 
 mod audit;
+mod caches;
 mod claim;
 mod entry;
 mod epoch;
@@ -30,6 +33,7 @@ mod error;
 mod faults;
 mod function;
 mod handle;
+mod journal;
 mod owners;
 mod port;
 mod reason;
@@ -39,6 +43,7 @@ mod resolve;
 mod space;
 mod table;
 mod tlb;
+mod upper;
 mod walk;
 
 #[cfg(test)]
@@ -51,7 +56,7 @@ pub use faults::{HostFault, UnknownTags};
 pub use function::{PasidEnable, PasidSupport};
 pub use handle::{AuditEntry, FunctionHandle, Iommu, Scope, Unbound};
 pub use owners::SliceOwner;
-pub use port::{DmaError, DmaPort, OnMiss, Partial, Privilege, Requester, Side};
+pub use port::{DmaError, DmaPort, OnMiss, Partial, PieceOfWork, Privilege, Requester, Side};
 pub use reason::FaultReason;
 pub use report::{
     Fault, GroupIndex, PageRequest, PageResponse, PageWaiter, PlaceInGroup, QueueFull, Sink,

@@ -1,20 +1,23 @@
 use std::sync::Arc;
 
-use palisade_memory::{HostSlice, MemoryError};
+use palisade_memory::{MemoryError, Reach};
 use palisade_units::{Access, Bdf, Iova, PasidTag};
 
 use crate::FaultReason;
-use crate::epoch::{Generation, Slot};
+use crate::caches::{Caches, Request};
+use crate::epoch::Presence;
 use crate::faults::HostFault;
 use crate::function::Function;
 use crate::resolve::Blocked;
-use crate::tlb::{Kind, Piece, Tlb};
+use crate::tlb::{Found, Key, Kind};
 use crate::walk::Mend;
 
 mod copy;
 mod page_request;
+mod work;
 
 pub use copy::{Partial, Side};
+pub use work::PieceOfWork;
 
 /// How many bytes move before the port passes a quiescent point: an invalidation waits for no more
 /// than this.
@@ -62,6 +65,7 @@ impl Requester {
         }
     }
 
+    #[inline]
     fn access(self, access: Access) -> Access {
         match self.privilege {
             Privilege::User => access,
@@ -69,6 +73,7 @@ impl Requester {
         }
     }
 
+    #[inline]
     fn kind(self, access: Access) -> Kind {
         let flag = |present: bool, bit| if present { bit } else { 0 };
         let privileged = flag(self.privilege == Privilege::Privileged, Kind::PRIVILEGED);
@@ -119,19 +124,17 @@ impl DmaError {
 /// take effect; a smaller one is served by the state before it or by that after it.
 pub struct DmaPort {
     function: Arc<Function>,
-    slot: Arc<Slot>,
-    reads: Tlb,
-    writes: Tlb,
+    presence: Presence,
+    caches: Caches,
 }
 
 impl DmaPort {
     pub(crate) fn new(function: Arc<Function>) -> Self {
-        let slot = function.slots.add();
+        let presence = Presence::new(function.slots.add());
         Self {
             function,
-            slot,
-            reads: Tlb::new(),
-            writes: Tlb::new(),
+            presence,
+            caches: Caches::new(),
         }
     }
 
@@ -145,6 +148,7 @@ impl DmaPort {
     ///
     /// # Errors
     /// [`DmaError`]; what came before its address was read.
+    #[inline]
     pub fn read(&mut self, by: Requester, from: Iova, into: &mut [u8]) -> Result<(), DmaError> {
         self.read_as(by, from, into, Access::READ)
     }
@@ -153,10 +157,12 @@ impl DmaPort {
     ///
     /// # Errors
     /// [`DmaError`]; what came before its address was read.
+    #[inline]
     pub fn fetch(&mut self, by: Requester, from: Iova, into: &mut [u8]) -> Result<(), DmaError> {
         self.read_as(by, from, into, Access::READ | Access::EXECUTE)
     }
 
+    #[inline]
     fn read_as(
         &mut self,
         by: Requester,
@@ -170,21 +176,19 @@ impl DmaPort {
             access: by.access(access),
             len_bytes: len_of(into),
         };
-        let part = |slice: &HostSlice, offset_bytes, done: usize, len: usize| {
-            let part = into.get_mut(done..done + len).unwrap_or_default();
-            slice.read(offset_bytes, part)
-        };
-        job.run(&self.function, &self.slot, &mut self.reads, part)
+        job.run(self, |reach, done, len| {
+            reach.read(into.get_mut(done..done + len).unwrap_or_default())
+        })
     }
 
     /// Writes all of `data`.
     ///
     /// # Errors
     /// [`DmaError`]; what came before its address was written.
+    #[inline]
     pub fn write(&mut self, by: Requester, to: Iova, data: &[u8]) -> Result<(), DmaError> {
-        self.write_with(by, to, len_of(data), |slice, offset_bytes, done, len| {
-            let part = data.get(done..done + len).unwrap_or_default();
-            slice.write(offset_bytes, part)
+        self.write_with(by, to, len_of(data), |reach, done, len| {
+            reach.write(data.get(done..done + len).unwrap_or_default())
         })
     }
 
@@ -199,19 +203,20 @@ impl DmaPort {
         len_bytes: u64,
         pattern: u64,
     ) -> Result<(), DmaError> {
-        self.write_with(by, to, len_bytes, |slice, offset_bytes, done, len| {
+        self.write_with(by, to, len_bytes, |reach, done, _| {
             // A piece may start inside the pattern.
             let turn = u32::try_from(done % 8).unwrap_or_default() * 8;
-            slice.fill_pattern(offset_bytes, bytes(len), pattern.rotate_right(turn))
+            reach.fill_pattern(pattern.rotate_right(turn))
         })
     }
 
+    #[inline]
     fn write_with(
         &mut self,
         by: Requester,
         to: Iova,
         len_bytes: u64,
-        part: impl FnMut(&HostSlice, u64, usize, usize) -> Result<(), MemoryError>,
+        part: impl FnMut(Reach<'_>, usize, usize) -> Result<(), MemoryError>,
     ) -> Result<(), DmaError> {
         let job = Job {
             by,
@@ -219,21 +224,24 @@ impl DmaPort {
             access: by.access(Access::WRITE),
             len_bytes,
         };
-        job.run(&self.function, &self.slot, &mut self.writes, part)
+        job.run(self, part)
     }
 
     /// Lets go of memory that translations lead to which were invalidated. No access uses them, but their memory
-    /// stays mapped in this process until they are replaced or this is called.
+    /// stays mapped in this process until this is called.
     pub fn forget_stale(&mut self) {
-        let current = |tag| self.function.generations.current(tag);
-        self.reads.drop_stale(current);
-        self.writes.drop_stale(current);
+        let Self {
+            function, caches, ..
+        } = self;
+        caches.forget_stale(&function.generations);
     }
 }
 
 impl Drop for DmaPort {
     fn drop(&mut self) {
-        self.function.slots.remove(&self.slot);
+        // An invalidation may have seen it before.
+        self.presence.leave();
+        self.function.slots.remove(self.presence.slot());
     }
 }
 
@@ -247,60 +255,101 @@ struct Job {
 }
 
 impl Job {
+    /// Serves it, by the short way if all of it lies in one page that is cached.
+    #[inline]
     fn run(
         self,
-        function: &Function,
-        slot: &Slot,
-        tlb: &mut Tlb,
-        mut part: impl FnMut(&HostSlice, u64, usize, usize) -> Result<(), MemoryError>,
+        port: &mut DmaPort,
+        mut part: impl FnMut(Reach<'_>, usize, usize) -> Result<(), MemoryError>,
     ) -> Result<(), DmaError> {
+        let DmaPort {
+            function,
+            presence,
+            caches,
+        } = &mut *port;
+        let in_flight = presence.enter(self.len_bytes);
+        caches.refresh(&function.generations, self.by.tag);
+        let found = caches.cached(self.key(caches), self.at, self.access);
+        if let Some(found) = found
+            && self.len_bytes <= found.left_bytes.min(CHUNK_BYTES)
+            && let Ok(reach) = caches.reach(found, self.len_bytes)
+            && part(reach, 0, index(self.len_bytes)).is_ok()
+        {
+            return Ok(());
+        }
+        drop(in_flight);
+        self.run_in_pieces(port, part)
+    }
+
+    #[inline(never)]
+    fn run_in_pieces(
+        self,
+        port: &mut DmaPort,
+        mut part: impl FnMut(Reach<'_>, usize, usize) -> Result<(), MemoryError>,
+    ) -> Result<(), DmaError> {
+        let DmaPort {
+            function,
+            presence,
+            caches,
+        } = port;
         let mut done = 0;
         while done < self.len_bytes {
             let goal = self.len_bytes.min(done.saturating_add(CHUNK_BYTES));
-            let in_flight = slot.enter();
-            let generation = function.generations.current(self.by.tag);
+            let in_flight = presence.enter(goal - done);
+            caches.refresh(&function.generations, self.by.tag);
+            let key = self.key(caches);
             let mut blocked = None;
-            while done < goal && blocked.is_none() {
-                let piece = match self.piece(function, tlb, generation, done) {
-                    Ok(piece) => piece,
+            while done < goal {
+                let found = match self.find(function, caches, key, done) {
+                    Ok(found) => found,
                     Err(why) => {
                         blocked = Some(why);
                         break;
                     }
                 };
-                let len = piece.left_bytes.min(goal - done);
-                match part(piece.slice, piece.offset_bytes, index(done), index(len)) {
+                let len = found.left_bytes.min(goal - done);
+                let moved = caches.reach(found, len);
+                match moved.and_then(|reach| part(reach, index(done), index(len))) {
                     Ok(()) => done += len,
-                    Err(error) => blocked = Some(self.failed(function, done, error)),
+                    Err(error) => {
+                        blocked = Some(self.failed(function, done, error));
+                        break;
+                    }
                 }
             }
             drop(in_flight);
             if let Some(blocked) = blocked {
+                presence.leave();
                 return Err(conclude(function, self.by.on_miss, *blocked));
             }
         }
         Ok(())
     }
 
-    /// The memory `done` bytes into the range.
-    fn piece<'a>(
-        &self,
-        function: &Function,
-        tlb: &'a mut Tlb,
-        generation: Generation,
-        done: u64,
-    ) -> Result<Piece<'a>, Box<Blocked>> {
-        let Job { by, at, access, .. } = *self;
-        let Some(here) = at.checked_add(done) else {
-            return Err(past_the_end(function, by.tag, access));
-        };
-        let kind = by.kind(access);
-        let found = tlb.find(kind, here, generation, || {
-            function.resolve(by.tag, here, access)
-        })?;
-        found.ok_or_else(|| past_the_end(function, by.tag, access))
+    /// What cached translations for it must agree with.
+    #[inline]
+    fn key(&self, caches: &Caches) -> Key {
+        caches.key(self.by.tag, self.by.kind(self.access))
     }
 
+    /// The memory `done` bytes into the range.
+    #[inline]
+    fn find(
+        &self,
+        function: &Function,
+        caches: &mut Caches,
+        key: Key,
+        done: u64,
+    ) -> Result<Found, Box<Blocked>> {
+        let Job { by, at, access, .. } = *self;
+        let Some(at) = at.checked_add(done) else {
+            return Err(past_the_end(function, by.tag, access));
+        };
+        let tag = by.tag;
+        caches.find(function, key, Request { tag, at, access })
+    }
+
+    #[cold]
     fn failed(&self, function: &Function, done: u64, error: MemoryError) -> Box<Blocked> {
         let here = Iova::new(self.at.get().saturating_add(done));
         function.memory_failed(self.by.tag, here, self.access, error)
@@ -308,6 +357,7 @@ impl Job {
 }
 
 /// Stops a range that runs over the end of the address space.
+#[cold]
 fn past_the_end(function: &Function, tag: Option<PasidTag>, access: Access) -> Box<Blocked> {
     function.refuse(
         tag,
@@ -318,6 +368,8 @@ fn past_the_end(function: &Function, tag: Option<PasidTag>, access: Access) -> B
 }
 
 /// Tells of a request that was refused, once nothing is in flight.
+#[cold]
+#[inline(never)]
 fn conclude(function: &Function, on_miss: OnMiss, blocked: Blocked) -> DmaError {
     let Blocked {
         fault,

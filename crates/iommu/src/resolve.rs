@@ -1,12 +1,12 @@
-use palisade_memory::{HostSlice, MemoryError, Snapshot};
-use palisade_units::{Access, Gpa, Iova, PageSize, PasidTag};
+use palisade_memory::{MemoryError, Snapshot};
+use palisade_units::{Access, Gpa, Iova, PasidTag};
 
 use crate::FaultReason;
 use crate::audit::Origin;
 use crate::entry::User;
 use crate::faults::{Addressee, HostFault};
 use crate::function::Function;
-use crate::walk::{self, Leaf, Marked, Mend, Prefix, Refusal, TableError, Tables};
+use crate::walk::{Marked, Mend, Refusal, TableError, Tables};
 
 impl Tables for Snapshot {
     fn load(&self, at: Gpa) -> Result<u64, TableError> {
@@ -22,14 +22,6 @@ impl Tables for Snapshot {
     }
 }
 
-/// A piece of the tenant's memory that a page of a space leads to.
-pub(crate) struct Resolved {
-    /// The memory, as long as `size` says.
-    pub(crate) slice: HostSlice,
-    /// 4 KiB or 2 MiB; larger pages are taken in pieces.
-    pub(crate) size: PageSize,
-}
-
 /// A request that is refused, whose it was, and who is told.
 pub(crate) struct Blocked {
     pub(crate) fault: HostFault,
@@ -39,32 +31,11 @@ pub(crate) struct Blocked {
 }
 
 impl Function {
-    /// Translates an address for one kind of access, into memory that may be accessed so.
-    ///
-    /// To be called while the access is announced as in flight: nothing that it returns refers to
-    /// the entry, so the PASID is held by the table alone.
-    pub(crate) fn resolve(
-        &self,
-        tag: Option<PasidTag>,
-        at: Iova,
-        access: Access,
-    ) -> Result<Resolved, Box<Blocked>> {
-        self.with_user(tag, at, access, |user| {
-            let prefix = if tag.is_some() {
-                Prefix::Pasid
-            } else {
-                Prefix::None
-            };
-            let binding = &user.binding;
-            binding.memory.with_snapshot(|memory| {
-                let leaf = walk::translate(&binding.space, memory, at, access, prefix)?;
-                take(memory, leaf, access)
-            })
-        })
-    }
-
     /// Serves a request by who is bound to its tag, unless it is refused.
-    fn with_user<R>(
+    ///
+    /// To be called while the access is announced as in flight: the entry is borrowed, and nothing
+    /// that is kept of it refers to it, so the PASID is held by the table alone.
+    pub(crate) fn with_user<R>(
         &self,
         tag: Option<PasidTag>,
         at: Iova,
@@ -150,30 +121,9 @@ impl Function {
 enum Never {}
 
 /// The tenant's memory is the last stage: where it has none, that stage has no entry.
-fn refusal_of(error: MemoryError) -> Refusal {
+pub(crate) fn refusal_of(error: MemoryError) -> Refusal {
     match error {
         MemoryError::ReadOnly { .. } => FaultReason::NotWritable.into(),
         _ => FaultReason::SecondStageNotPresent.into(),
     }
-}
-
-/// The memory that a leaf leads to, as much of it as can be had in one piece.
-fn take(memory: &Snapshot, leaf: Leaf, access: Access) -> Result<Resolved, Refusal> {
-    let sizes = [PageSize::Size2M, PageSize::Size4K];
-    let sizes = sizes.into_iter().filter(|size| *size <= leaf.size);
-    let mut refusal = FaultReason::SecondStageNotPresent.into();
-    for size in sizes {
-        let base = Gpa::new(leaf.at.get() & !(size.bytes() - 1));
-        if size != PageSize::Size4K && walk::meets_interrupt_range(base, size) {
-            continue;
-        }
-        match memory.page(base, size.bytes()) {
-            Ok(slice) if access.contains(Access::WRITE) && !slice.is_writable() => {
-                return Err(FaultReason::NotWritable.into());
-            }
-            Ok(slice) => return Ok(Resolved { slice, size }),
-            Err(error) => refusal = refusal_of(error),
-        }
-    }
-    Err(refusal)
 }

@@ -1,8 +1,7 @@
-use palisade_memory::HostSlice;
-use palisade_units::{GuestPasid, Iova, PAGE_SHIFT, PageSize, PasidTag};
+use palisade_memory::Place;
+use palisade_units::{Iova, PAGE_SHIFT, PageSize, PasidTag};
 
-use crate::epoch::Generation;
-use crate::resolve::Resolved;
+use crate::journal::{Pages, Whose};
 
 /// Lines for pages of 4 KiB; a power of two.
 const SMALL_LINES: usize = 1024;
@@ -10,6 +9,8 @@ const SMALL_LINES: usize = 1024;
 const LARGE_LINES: usize = 64;
 /// Spreads tags over the lines: an odd number, so that neighbouring tags start far apart.
 const TAG_STRIDE: u64 = 0x9e5;
+/// How many pages are looked for one by one before it is cheaper to look at all lines.
+const FEW: u64 = 64;
 
 /// What tells the translations of one kind of request from those of others: the tag, and the
 /// attributes that the tables judge differently.
@@ -18,159 +19,244 @@ pub(crate) struct Kind(u32);
 
 impl Kind {
     const NOTHING: Self = Self(u32::MAX);
-    const WITHOUT_PASID: u32 = 1 << 20;
+    const WHOSE: u32 = (1 << 21) - 1;
     /// The request is privileged.
     pub(crate) const PRIVILEGED: u32 = 1 << 21;
     /// The request fetches instructions.
     pub(crate) const EXECUTE: u32 = 1 << 22;
+    /// No request: an address that a second stage translates.
+    const BEHIND: u32 = 1 << 23;
 
+    #[inline]
     pub(crate) fn new(tag: Option<PasidTag>, attributes: u32) -> Self {
-        Self(tag.map_or(Self::WITHOUT_PASID, PasidTag::get) | attributes)
+        Self(Whose::of(tag).get() | attributes)
     }
 
-    fn tag(self) -> Option<PasidTag> {
-        if self.0 & Self::WITHOUT_PASID != 0 {
-            return None;
-        }
-        let number = GuestPasid::new(self.0 & (Self::WITHOUT_PASID - 1)).ok()?;
-        Some(PasidTag::of_exclusive_owner(number))
+    #[inline]
+    pub(crate) const fn whose(self) -> Whose {
+        Whose::new(self.0 & Self::WHOSE)
     }
 }
 
-struct Line {
-    /// The page number, in units of the line's size.
-    page: u64,
-    generation: Generation,
+/// Which translations of a bucket still hold: those of the present epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Epoch(pub(crate) u32);
+
+impl Epoch {
+    /// Of no line that holds anything.
+    pub(crate) const NEVER: Self = Self(0);
+}
+
+/// What a line must agree with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Key {
+    pub(crate) kind: Kind,
+    pub(crate) epoch: Epoch,
+}
+
+impl Key {
+    /// Without attributes.
+    pub(crate) const fn of_tag(self) -> Self {
+        let kind = Kind(self.kind.whose().get());
+        Self { kind, ..self }
+    }
+
+    /// Of addresses behind the tag's first stage, or where it has none.
+    pub(crate) const fn behind(self) -> Self {
+        let kind = Kind(self.kind.whose().get() | Kind::BEHIND);
+        Self { kind, ..self }
+    }
+}
+
+/// What is cached of an address: half a cache line of the processor.
+#[derive(Clone, Copy)]
+#[repr(align(32))]
+pub(crate) struct Line {
+    /// A page number, in units of the line's size, or what else is looked for.
+    number: u64,
     kind: Kind,
-    slice: Option<HostSlice>,
+    epoch: Epoch,
+    place: Place,
 }
 
 impl Line {
-    const EMPTY: Self = Self {
-        page: 0,
-        generation: Generation::NEVER,
+    pub(crate) const EMPTY: Self = Self {
+        number: 0,
         kind: Kind::NOTHING,
-        slice: None,
+        epoch: Epoch::NEVER,
+        place: Place::START,
     };
 
+    #[inline]
+    pub(crate) const fn new(key: Key, number: u64, place: Place) -> Self {
+        Self {
+            number,
+            kind: key.kind,
+            epoch: key.epoch,
+            place,
+        }
+    }
+
     /// One comparison for all that must agree.
-    fn is(&self, kind: Kind, page: u64, generation: Generation) -> bool {
-        let differ = (self.page ^ page)
-            | (self.generation.get() ^ generation.get())
-            | u64::from(self.kind.0 ^ kind.0);
+    #[inline]
+    pub(crate) fn is(&self, key: Key, number: u64, mask: u64) -> bool {
+        let differ = ((self.number ^ number) & mask)
+            | u64::from(self.kind.0 ^ key.kind.0)
+            | u64::from(self.epoch.0 ^ key.epoch.0);
         differ == 0
+    }
+
+    pub(crate) const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(crate) const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    #[inline]
+    pub(crate) const fn place(&self) -> Place {
+        self.place
+    }
+}
+
+/// A direct-mapped array of lines. Where a line is does not depend on the attributes of its kind.
+pub(crate) struct Lines {
+    lines: Box<[Line]>,
+    /// What of a line's number counts.
+    mask: u64,
+}
+
+impl Lines {
+    /// `count` is a power of two.
+    pub(crate) fn new(count: usize, mask: u64) -> Self {
+        let lines = (0..count).map(|_| Line::EMPTY).collect();
+        Self { lines, mask }
+    }
+
+    #[inline]
+    fn index(&self, whose: Whose, number: u64) -> usize {
+        let spread = number.wrapping_add(u64::from(whose.get()).wrapping_mul(TAG_STRIDE));
+        // The lower half is as good, and the length is a power of two.
+        usize::try_from(spread).unwrap_or_default() & (self.lines.len() - 1)
+    }
+
+    #[inline]
+    pub(crate) fn find(&self, key: Key, number: u64) -> Option<&Line> {
+        let line = &self.lines[self.index(key.kind.whose(), number)];
+        line.is(key, number, self.mask).then_some(line)
+    }
+
+    #[inline]
+    pub(crate) fn put(&mut self, line: Line) {
+        let index = self.index(line.kind.whose(), line.number & self.mask);
+        self.lines[index] = line;
+    }
+
+    /// Forgets what is cached of a tag between two numbers, whatever its attributes.
+    pub(crate) fn remove(&mut self, whose: Whose, first: u64, last: u64) {
+        let mask = self.mask;
+        let gone = |line: &Line| {
+            line.kind.whose() == whose && (first..=last).contains(&(line.number & mask))
+        };
+        if last - first < FEW {
+            for number in first..=last {
+                let index = self.index(whose, number);
+                if gone(&self.lines[index]) {
+                    self.lines[index] = Line::EMPTY;
+                }
+            }
+        } else {
+            for line in self.lines.iter_mut().filter(|line| gone(line)) {
+                *line = Line::EMPTY;
+            }
+        }
+    }
+
+    pub(crate) fn lines(&self) -> impl Iterator<Item = &Line> {
+        self.lines.iter().filter(|line| line.kind != Kind::NOTHING)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.lines.fill(Line::EMPTY);
     }
 }
 
 /// A port's private cache of translations for reads, or for writes: what is in it may be accessed
 /// so, and where that marks tables, they are marked.
 pub(crate) struct Tlb {
-    small: Box<[Line]>,
-    large: Box<[Line]>,
-}
-
-/// Which line holds a translation.
-#[derive(Clone, Copy)]
-enum Place {
-    Small(usize),
-    Large(usize),
+    small: Lines,
+    large: Lines,
 }
 
 /// The memory at an address, to the end of its page.
-pub(crate) struct Piece<'a> {
-    pub(crate) slice: &'a HostSlice,
-    /// Where in the slice the address is, in bytes.
-    pub(crate) offset_bytes: u64,
-    /// How much of the slice follows, in bytes; not 0.
+#[derive(Clone, Copy)]
+pub(crate) struct Found {
+    /// Where the address is.
+    pub(crate) place: Place,
+    /// How much of the page follows, in bytes; not 0.
     pub(crate) left_bytes: u64,
+}
+
+impl Found {
+    /// An address of a page that lies at a place.
+    #[inline]
+    pub(crate) const fn within(page: Place, at: Iova, size: PageSize) -> Self {
+        let offset_bytes = at.get() & (size.bytes() - 1);
+        Self {
+            place: page.after(offset_bytes),
+            left_bytes: size.bytes() - offset_bytes,
+        }
+    }
 }
 
 impl Tlb {
     pub(crate) fn new() -> Self {
-        let lines = |count| (0..count).map(|_: usize| Line::EMPTY).collect();
         Self {
-            small: lines(SMALL_LINES),
-            large: lines(LARGE_LINES),
+            small: Lines::new(SMALL_LINES, u64::MAX),
+            large: Lines::new(LARGE_LINES, u64::MAX),
         }
     }
 
-    fn index(kind: Kind, page: u64, lines: usize) -> usize {
-        let spread = page.wrapping_add(u64::from(kind.0).wrapping_mul(TAG_STRIDE));
-        usize::try_from(spread & (lines as u64 - 1)).unwrap_or_default()
-    }
-
-    fn page(at: Iova, size: PageSize) -> u64 {
-        at.get() >> size.shift()
-    }
-
-    fn position(&self, kind: Kind, at: Iova, generation: Generation) -> Option<Place> {
-        let page = at.get() >> PAGE_SHIFT;
-        let index = Self::index(kind, page, SMALL_LINES);
-        if self.small[index].is(kind, page, generation) {
-            return Some(Place::Small(index));
+    #[inline]
+    pub(crate) fn find(&self, key: Key, at: Iova) -> Option<Found> {
+        let small = at.get() >> PAGE_SHIFT;
+        if let Some(line) = self.small.find(key, small) {
+            return Some(Found::within(line.place, at, PageSize::Size4K));
         }
-        let page = Self::page(at, PageSize::Size2M);
-        let index = Self::index(kind, page, LARGE_LINES);
-        self.large[index]
-            .is(kind, page, generation)
-            .then_some(Place::Large(index))
+        let large = at.get() >> PageSize::Size2M.shift();
+        let line = self.large.find(key, large)?;
+        Some(Found::within(line.place, at, PageSize::Size2M))
     }
 
-    fn insert(&mut self, kind: Kind, at: Iova, generation: Generation, new: Resolved) -> Place {
-        let (place, page) = match new.size {
-            PageSize::Size4K => {
-                let page = Self::page(at, PageSize::Size4K);
-                (Place::Small(Self::index(kind, page, SMALL_LINES)), page)
-            }
-            _ => {
-                let page = Self::page(at, PageSize::Size2M);
-                (Place::Large(Self::index(kind, page, LARGE_LINES)), page)
-            }
-        };
-        let line = match place {
-            Place::Small(index) => &mut self.small[index],
-            Place::Large(index) => &mut self.large[index],
-        };
-        *line = Line {
-            page,
-            generation,
-            kind,
-            slice: Some(new.slice),
-        };
-        place
-    }
-
-    /// The memory at an address, from the cache or else from `miss`, which is then cached.
-    pub(crate) fn find<E>(
-        &mut self,
-        kind: Kind,
-        at: Iova,
-        generation: Generation,
-        miss: impl FnOnce() -> Result<Resolved, E>,
-    ) -> Result<Option<Piece<'_>>, E> {
-        let place = match self.position(kind, at, generation) {
-            Some(place) => place,
-            None => self.insert(kind, at, generation, miss()?),
-        };
-        let (line, size) = match place {
-            Place::Small(index) => (&self.small[index], PageSize::Size4K),
-            Place::Large(index) => (&self.large[index], PageSize::Size2M),
-        };
-        let offset_bytes = at.get() & (size.bytes() - 1);
-        let left_bytes = size.bytes() - offset_bytes;
-        Ok(line.slice.as_ref().map(|slice| Piece {
-            slice,
-            offset_bytes,
-            left_bytes,
-        }))
-    }
-
-    /// Drops every translation that no request can use any more, by what is current for its tag.
-    pub(crate) fn drop_stale(&mut self, current: impl Fn(Option<PasidTag>) -> Generation) {
-        for line in self.small.iter_mut().chain(&mut self.large) {
-            if line.slice.is_some() && line.generation != current(line.kind.tag()) {
-                *line = Line::EMPTY;
-            }
+    /// Caches the place of a page of 4 KiB or a piece of 2 MiB.
+    #[inline]
+    pub(crate) fn put(&mut self, key: Key, at: Iova, page: Place, size: PageSize) {
+        let line = Line::new(key, at.get() >> size.shift(), page);
+        match size {
+            PageSize::Size4K => self.small.put(line),
+            _ => self.large.put(line),
         }
+    }
+
+    /// Forgets pages, and the pieces that they are in.
+    pub(crate) fn remove(&mut self, pages: Pages) {
+        let shift = PageSize::Size2M.shift() - PAGE_SHIFT;
+        self.small.remove(pages.whose, pages.first, pages.last);
+        let (first, last) = (pages.first >> shift, pages.last >> shift);
+        self.large.remove(pages.whose, first, last);
+    }
+
+    pub(crate) fn lines(&self) -> impl Iterator<Item = &Line> {
+        self.small.lines().chain(self.large.lines())
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.small.clear();
+        self.large.clear();
     }
 }

@@ -1,6 +1,9 @@
+use palisade_memory::MemoryError;
 use palisade_units::{Access, Iova};
 
 use super::{CHUNK_BYTES, DmaError, DmaPort, Job, Requester, conclude};
+use crate::caches::Caches;
+use crate::tlb::Found;
 
 /// Which end of a copy an error is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,49 +59,53 @@ impl DmaPort {
         };
         let Self {
             function,
-            slot,
-            reads,
-            writes,
+            presence,
+            caches,
         } = self;
         let mut done = 0;
         while done < len_bytes {
             let goal = len_bytes.min(done.saturating_add(CHUNK_BYTES));
-            let in_flight = slot.enter();
-            let read_generation = function.generations.current(source.tag);
-            let write_generation = function.generations.current(destination.tag);
+            let in_flight = presence.enter(goal - done);
+            // Both before anything is looked up: they may forget all.
+            caches.refresh(&function.generations, source.tag);
+            caches.refresh(&function.generations, destination.tag);
+            let (read_key, write_key) = (read.key(caches), write.key(caches));
             let mut blocked = None;
-            while done < goal && blocked.is_none() {
-                let source = match read.piece(function, reads, read_generation, done) {
-                    Ok(piece) => piece,
+            while done < goal {
+                let source = match read.find(function, caches, read_key, done) {
+                    Ok(found) => found,
                     Err(why) => {
                         blocked = Some((why, Side::Source));
                         break;
                     }
                 };
-                let target = match write.piece(function, writes, write_generation, done) {
-                    Ok(piece) => piece,
+                let target = match write.find(function, caches, write_key, done) {
+                    Ok(found) => found,
                     Err(why) => {
                         blocked = Some((why, Side::Destination));
                         break;
                     }
                 };
                 let len = source.left_bytes.min(target.left_bytes).min(goal - done);
-                let (at, to) = (source.offset_bytes, target.offset_bytes);
-                match source.slice.copy_to(at, target.slice, to, len) {
+                match copy_piece(caches, source, target, len) {
                     Ok(()) => done += len,
                     Err(error) => {
                         // Memory fails by its own address: ask the source first, by reading it.
-                        let (job, side) = if source.slice.read(at, &mut [0; 1]).is_ok() {
+                        let readable = caches.reach(source, 1);
+                        let readable = readable.and_then(|reach| reach.read(&mut [0; 1]));
+                        let (job, side) = if readable.is_ok() {
                             (&write, Side::Destination)
                         } else {
                             (&read, Side::Source)
                         };
                         blocked = Some((job.failed(function, done, error), side));
+                        break;
                     }
                 }
             }
             drop(in_flight);
             if let Some((blocked, side)) = blocked {
+                presence.leave();
                 let on_miss = match side {
                     Side::Source => source.on_miss,
                     Side::Destination => destination.on_miss,
@@ -113,4 +120,10 @@ impl DmaPort {
         }
         Ok(())
     }
+}
+
+#[inline]
+fn copy_piece(caches: &Caches, from: Found, to: Found, len_bytes: u64) -> Result<(), MemoryError> {
+    let from = caches.reach(from, len_bytes)?;
+    from.copy_to(caches.reach(to, len_bytes)?)
 }

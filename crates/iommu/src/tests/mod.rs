@@ -10,6 +10,8 @@ mod isolation_properties;
 mod owners;
 mod page_requests;
 mod races;
+mod scopes;
+mod stale_properties;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

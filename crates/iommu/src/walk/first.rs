@@ -1,7 +1,9 @@
 use palisade_units::{Access, Gpa, Iova, PageSize};
 
 use super::trail::{Marks, Trail, Unmarkable};
-use super::{ADDRESS_MASK, Leaf, Marked, Refusal, TableError, Tables, WALK_ATTEMPTS, entry_at};
+use super::{
+    ADDRESS_MASK, Leaf, LeafTable, Marked, Refusal, TableError, Tables, WALK_ATTEMPTS, entry_at,
+};
 use crate::space::{
     ExecuteRequests, ExtendedAccessed, FirstStage, NoExecute, SupervisorExecution,
     SupervisorRequests, WriteProtect,
@@ -58,6 +60,17 @@ struct Rights(u64);
 impl Rights {
     const ALL: Self = Self(Entry::WRITE | Entry::USER);
 
+    /// In one byte: write and user where entries have them, and bit 0 for no execution.
+    fn pack(self) -> super::Rights {
+        let kept = self.0 & (Entry::WRITE | Entry::USER) | (self.0 >> 63);
+        super::Rights::new(kept.to_le_bytes()[0])
+    }
+
+    fn unpack(packed: super::Rights) -> Self {
+        let bits = u64::from(packed.get());
+        Self(bits & (Entry::WRITE | Entry::USER) | (bits & 1) << 63)
+    }
+
     const fn through(self, entry: Entry) -> Self {
         let kept = self.0 & (entry.0 | Entry::NO_EXECUTE);
         Self(kept | entry.0 & Entry::NO_EXECUTE)
@@ -92,6 +105,8 @@ struct Path {
     page: u64,
     size: PageSize,
     rights: Rights,
+    /// The table of the leaf, where it is one of 4 KiB pages.
+    table: Option<LeafTable>,
 }
 
 /// Translates by a first stage (VT-d §3.6) and marks what was used (VT-d §3.6.2).
@@ -103,13 +118,9 @@ pub(super) fn walk<T: Tables>(
     tables: &T,
     at: Iova,
     access: Access,
-) -> Result<Leaf, Refusal> {
-    let privileged = access.contains(Access::PRIVILEGED);
-    if access.contains(Access::EXECUTE) && stage.execute == ExecuteRequests::Refused {
-        return Err(FaultReason::ExecuteRequestDisabled.into());
-    }
-    if privileged && stage.supervisor == SupervisorRequests::Refused {
-        return Err(FaultReason::SupervisorRequestDisabled.into());
+) -> Result<(Leaf, Option<LeafTable>), Refusal> {
+    if let Some(reason) = refuses_requests(stage, access) {
+        return Err(reason.into());
     }
     if !is_canonical(at, stage.levels) {
         return Err(FaultReason::NotCanonical.into());
@@ -122,13 +133,45 @@ pub(super) fn walk<T: Tables>(
             .mark(tables, marks(stage, access), stage.page_walk_snoop);
         if marked.map_err(unmarkable)? == Marked::Done {
             let within = at.get() & (path.size.bytes() - 1);
-            return Ok(Leaf {
+            let leaf = Leaf {
                 at: Gpa::new(path.page | within),
                 size: path.size,
-            });
+            };
+            return Ok((leaf, path.table));
         }
     }
     Err(FaultReason::FirstStageMarkFailed.into())
+}
+
+/// Why requests of a kind are refused before the table is looked at.
+fn refuses_requests(stage: &FirstStage, access: Access) -> Option<FaultReason> {
+    let privileged = access.contains(Access::PRIVILEGED);
+    if access.contains(Access::EXECUTE) && stage.execute == ExecuteRequests::Refused {
+        return Some(FaultReason::ExecuteRequestDisabled);
+    }
+    if privileged && stage.supervisor == SupervisorRequests::Refused {
+        return Some(FaultReason::SupervisorRequestDisabled);
+    }
+    None
+}
+
+/// See [`super::first_leaf`].
+pub(super) fn leaf(
+    stage: &FirstStage,
+    above: super::Rights,
+    entry: u64,
+    access: Access,
+) -> Option<Gpa> {
+    let entry = Entry(entry);
+    let marks = marks(stage, access);
+    let good = refuses_requests(stage, access).is_none()
+        && entry.has(Entry::PRESENT | marks.used | marks.leaf)
+        && entry.0 & entry.reserved(1, stage.no_execute) == 0
+        && Rights::unpack(above)
+            .through(entry)
+            .check(stage, access)
+            .is_ok();
+    good.then_some(Gpa::new(entry.0 & ADDRESS_MASK))
 }
 
 /// Whether the bits above the table's width repeat its highest bit.
@@ -153,6 +196,7 @@ fn descend<T: Tables>(stage: &FirstStage, tables: &T, at: Iova) -> Result<Path, 
             return Err(FaultReason::FirstStageReserved.into());
         }
         trail.push(here, entry.0);
+        let above = rights;
         rights = rights.through(entry);
         let address = entry.0 & ADDRESS_MASK;
         if let Some(size) = entry.leaf(level) {
@@ -161,6 +205,11 @@ fn descend<T: Tables>(stage: &FirstStage, tables: &T, at: Iova) -> Result<Path, 
                 page: address & !(size.bytes() - 1),
                 size,
                 rights,
+                table: (level == 1).then_some(LeafTable {
+                    address: at.get(),
+                    at: table,
+                    rights: above.pack(),
+                }),
             });
         }
         table = Gpa::new(address);

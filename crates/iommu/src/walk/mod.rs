@@ -18,7 +18,7 @@ mod trail;
 
 use palisade_units::{Access, Gpa, Iova, PageSize};
 
-use crate::{FaultReason, SecondStage, Space};
+use crate::{FaultReason, FirstStage, SecondStage, Space};
 
 /// The bits of an entry that hold an address: 51:12.
 const ADDRESS_MASK: u64 = 0x000f_ffff_ffff_f000;
@@ -69,6 +69,50 @@ pub(crate) struct Leaf {
     pub(crate) size: PageSize,
 }
 
+/// A table of 4 KiB pages that a walk has come through, and what the entries above it allow.
+///
+/// With [`first_leaf`] and [`second_leaf`] the last step of a walk can be taken again without those
+/// before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LeafTable {
+    /// An address whose entry is in it.
+    pub(crate) address: u64,
+    /// The table's address in the tenant's memory.
+    pub(crate) at: Gpa,
+    /// What the path to it allows.
+    pub(crate) rights: Rights,
+}
+
+/// What a path through a table allows, in the few bits that matter; which they are is the stage's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rights(u8);
+
+impl Rights {
+    /// Of a number that [`Rights::get`] gave.
+    pub(crate) const fn new(bits: u8) -> Self {
+        Self(bits)
+    }
+
+    /// As a number.
+    pub(crate) const fn get(self) -> u8 {
+        self.0
+    }
+}
+
+/// What came of a walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Walked {
+    /// Where the address leads.
+    pub(crate) leaf: Leaf,
+    /// The size of the page in the table that the request's address is looked up in. `leaf` may be
+    /// of a smaller piece.
+    pub(crate) whole: PageSize,
+    /// The first stage's table, where the walk ended in one of 4 KiB pages.
+    pub(crate) first: Option<LeafTable>,
+    /// The same of the second stage.
+    pub(crate) second: Option<LeafTable>,
+}
+
 /// Whether the guest can make a refused request succeed by answering a page request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mend {
@@ -115,12 +159,7 @@ pub(crate) enum Prefix {
 /// Translates one address of a space for one kind of access.
 ///
 /// Accessed and dirty bits are set on the way. The result is not in the interrupt range.
-///
-/// Where several faults apply, the first of this order is reported (VT-d §7.1.3): the interrupt range
-/// as an address without a PASID, which is an interrupt and not subject to remapping at all (§3.14);
-/// what the PASID entry forbids; the address itself; each table entry from the top down (unreachable,
-/// not present, reserved bits); permissions, those of the first stage by mode, execution, write; bits
-/// that cannot be set; then the second stage for the result, alike; the interrupt range as a result.
+#[cfg(test)]
 pub(crate) fn translate<T: Tables>(
     space: &Space,
     tables: &T,
@@ -128,32 +167,128 @@ pub(crate) fn translate<T: Tables>(
     access: Access,
     prefix: Prefix,
 ) -> Result<Leaf, Refusal> {
-    if prefix == Prefix::None && INTERRUPT_RANGE.contains(&at.get()) {
+    walk(space, tables, at, access, prefix).map(|walked| walked.leaf)
+}
+
+/// Translates one address of a space for one kind of access, and says by which tables.
+///
+/// Accessed and dirty bits are set on the way. The result is not in the interrupt range.
+///
+/// Where several faults apply, the first of this order is reported (VT-d §7.1.3): the interrupt range
+/// as an address without a PASID, which is an interrupt and not subject to remapping at all (§3.14);
+/// what the PASID entry forbids; the address itself; each table entry from the top down (unreachable,
+/// not present, reserved bits); permissions, those of the first stage by mode, execution, write; bits
+/// that cannot be set; then the second stage for the result, alike; the interrupt range as a result.
+pub(crate) fn walk<T: Tables>(
+    space: &Space,
+    tables: &T,
+    at: Iova,
+    access: Access,
+    prefix: Prefix,
+) -> Result<Walked, Refusal> {
+    if is_interrupt(at, prefix) {
         return Err(FaultReason::InterruptRange.into());
     }
-    let leaf = match space {
-        Space::FirstStage(first) => first::walk(first, tables, at, access)?,
-        Space::SecondStage(second) => second::walk(second, tables, Gpa::new(at.get()), access)?,
-        Space::Nested(first, second) => {
-            let inner = first::walk(first, &Behind { tables, second }, at, access)?;
-            let outer = second::walk(second, tables, inner.at, access)?;
-            Leaf {
-                at: outer.at,
-                size: inner.size.min(outer.size),
+    let walked = match space {
+        Space::FirstStage(stage) => {
+            let (leaf, first) = first::walk(stage, tables, at, access)?;
+            Walked {
+                leaf,
+                whole: leaf.size,
+                first,
+                second: None,
+            }
+        }
+        Space::SecondStage(stage) => {
+            let (leaf, second) = second::walk(stage, tables, Gpa::new(at.get()), access)?;
+            Walked {
+                leaf,
+                whole: leaf.size,
+                first: None,
+                second,
+            }
+        }
+        Space::Nested(stage, outer) => {
+            let behind = Behind {
+                tables,
+                second: outer,
+            };
+            let (inner, table) = first::walk(stage, &behind, at, access)?;
+            let (leaf, second) = second::walk(outer, tables, inner.at, access)?;
+            let first = table.and_then(|table| {
+                let at = behind.resolve(table.at, Access::READ).ok()?;
+                Some(LeafTable { at, ..table })
+            });
+            Walked {
+                leaf: Leaf {
+                    at: leaf.at,
+                    size: inner.size.min(leaf.size),
+                },
+                whole: inner.size,
+                first,
+                second,
             }
         }
         Space::PassThrough if at.get() >> HOST_ADDRESS_BITS != 0 => {
             return Err(FaultReason::BeyondHostWidth.into());
         }
-        Space::PassThrough => Leaf {
-            at: Gpa::new(at.get()),
-            size: PageSize::Size1G,
+        Space::PassThrough => Walked {
+            leaf: Leaf {
+                at: Gpa::new(at.get()),
+                size: PageSize::Size1G,
+            },
+            // No table has a page of it, so none can be invalidated as a whole.
+            whole: PageSize::Size4K,
+            first: None,
+            second: None,
         },
     };
-    if INTERRUPT_RANGE.contains(&leaf.at.get()) {
+    if INTERRUPT_RANGE.contains(&walked.leaf.at.get()) {
         return Err(FaultReason::InterruptRange.into());
     }
-    Ok(leaf)
+    Ok(walked)
+}
+
+/// Whether an address of a request is in the interrupt range, where requests without a PASID are
+/// interrupts.
+pub(crate) fn is_interrupt(at: Iova, prefix: Prefix) -> bool {
+    prefix == Prefix::None && INTERRUPT_RANGE.contains(&at.get())
+}
+
+/// The page of 4 KiB that an entry of a first stage's [`LeafTable`] leads to. `None` unless the entry
+/// allows the access and has its marks: then the whole walk says what becomes of it.
+pub(crate) fn first_leaf(
+    stage: &FirstStage,
+    rights: Rights,
+    entry: u64,
+    access: Access,
+) -> Option<Gpa> {
+    first::leaf(stage, rights, entry, access)
+}
+
+/// As [`first_leaf`], of a second stage.
+pub(crate) fn second_leaf(
+    stage: &SecondStage,
+    rights: Rights,
+    entry: u64,
+    access: Access,
+) -> Option<Gpa> {
+    second::leaf(stage, rights, entry, access)
+}
+
+/// Translates by a second stage alone, and says by which table.
+pub(crate) fn walk_second<T: Tables>(
+    stage: &SecondStage,
+    tables: &T,
+    at: Gpa,
+    access: Access,
+) -> Result<(Leaf, Option<LeafTable>), FaultReason> {
+    second::walk(stage, tables, at, access)
+}
+
+/// Where in a table of 4 KiB pages the entry of an address is, in bytes.
+pub(crate) const fn leaf_offset_bytes(address: u64) -> u64 {
+    entry_offset(address, 1)
 }
 
 /// Whether some address of a page is in the interrupt range, so that the page is not translated as
@@ -172,13 +307,14 @@ struct Behind<'a, T> {
 impl<T: Tables> Behind<'_, T> {
     fn resolve(&self, at: Gpa, access: Access) -> Result<Gpa, TableError> {
         let leaf = second::walk(self.second, self.tables, at, access);
-        leaf.map(|leaf| leaf.at).map_err(|reason| match reason {
-            FaultReason::BeyondSecondStageWidth => TableError::BeyondWidth,
-            FaultReason::SecondStageNotPresent
-            | FaultReason::NotReadable
-            | FaultReason::NotWritable => TableError::Denied,
-            other => TableError::Stage(other),
-        })
+        leaf.map(|(leaf, _)| leaf.at)
+            .map_err(|reason| match reason {
+                FaultReason::BeyondSecondStageWidth => TableError::BeyondWidth,
+                FaultReason::SecondStageNotPresent
+                | FaultReason::NotReadable
+                | FaultReason::NotWritable => TableError::Denied,
+                other => TableError::Stage(other),
+            })
     }
 }
 

@@ -1,7 +1,9 @@
 use palisade_units::{Access, Gpa, PageSize};
 
 use super::trail::{Marks, Trail, Unmarkable};
-use super::{ADDRESS_MASK, Leaf, Marked, TableError, Tables, WALK_ATTEMPTS, entry_at};
+use super::{
+    ADDRESS_MASK, Leaf, LeafTable, Marked, Rights, TableError, Tables, WALK_ATTEMPTS, entry_at,
+};
 use crate::{AccessedDirty, FaultReason, SecondStage};
 
 /// A second-stage entry (VT-d §9.8).
@@ -46,6 +48,8 @@ struct Path {
     size: PageSize,
     /// What every entry on the way allows.
     rights: u64,
+    /// The table of the leaf, where it is one of 4 KiB pages.
+    table: Option<LeafTable>,
 }
 
 /// Translates by a guest's own second stage (VT-d §3.7) and, where it says so, marks what was used
@@ -55,7 +59,7 @@ pub(super) fn walk<T: Tables>(
     tables: &T,
     at: Gpa,
     access: Access,
-) -> Result<Leaf, FaultReason> {
+) -> Result<(Leaf, Option<LeafTable>), FaultReason> {
     if at.get() >> stage.levels.address_bits() != 0 {
         return Err(FaultReason::BeyondSecondStageWidth);
     }
@@ -67,10 +71,11 @@ pub(super) fn walk<T: Tables>(
             .mark(tables, marks(stage, access), stage.page_walk_snoop);
         if marked.map_err(unmarkable)? == Marked::Done {
             let within = at.get() & (path.size.bytes() - 1);
-            return Ok(Leaf {
+            let leaf = Leaf {
                 at: Gpa::new(path.page | within),
                 size: path.size,
-            });
+            };
+            return Ok((leaf, path.table));
         }
     }
     Err(FaultReason::SecondStageMarkFailed)
@@ -85,6 +90,7 @@ fn descend<T: Tables>(stage: &SecondStage, tables: &T, at: Gpa) -> Result<Path, 
         let here = entry_at(table, at.get(), level);
         let loaded = tables.load(here);
         let entry = Entry(loaded.map_err(|error| unreadable(error, level == top))?);
+        let above = rights;
         rights &= entry.0;
         if rights == 0 {
             return Err(FaultReason::SecondStageNotPresent);
@@ -100,12 +106,30 @@ fn descend<T: Tables>(stage: &SecondStage, tables: &T, at: Gpa) -> Result<Path, 
                 page,
                 size,
                 rights,
+                table: (level == 1).then_some(LeafTable {
+                    address: at.get(),
+                    at: table,
+                    rights: Rights::new(above.to_le_bytes()[0]),
+                }),
             });
         }
         table = Gpa::new(page);
     }
     // Level 1 is always a leaf, so the loop has returned.
     Err(FaultReason::PasidEntryInvalid)
+}
+
+/// See [`super::second_leaf`].
+pub(super) fn leaf(stage: &SecondStage, above: Rights, entry: u64, access: Access) -> Option<Gpa> {
+    let entry = Entry(entry);
+    let rights = u64::from(above.get()) & entry.0;
+    let marks = marks(stage, access);
+    let marks = marks.used | marks.leaf;
+    let good = rights != 0
+        && entry.0 & marks == marks
+        && entry.0 & entry.reserved(1) == 0
+        && check(rights, access).is_ok();
+    good.then_some(Gpa::new(entry.0 & ADDRESS_MASK))
 }
 
 fn check(rights: u64, access: Access) -> Result<(), FaultReason> {

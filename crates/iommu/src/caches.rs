@@ -1,0 +1,395 @@
+//! A port's private caches, and the way of a miss through them.
+//!
+//! Four kinds, as a unit in hardware has them (VT-d §6.2): translations, tables of pages, what a PASID
+//! is bound to, and the tenant's regions. All stand under the generation of their tag. They are
+//! looked at within an access in flight, after [`Caches::refresh`] has forgotten what was
+//! invalidated.
+
+use palisade_memory::{Kept, KeptSnapshot, MemoryError, Place, Reach};
+use palisade_units::{Access, Gpa, Iova, PAGE_BYTES, PageSize, PasidTag};
+
+use crate::FaultReason;
+use crate::entry::User;
+use crate::function::Function;
+use crate::journal::{BUCKETS, Bucket, Generation, Generations, Known, Removal, Whose};
+use crate::resolve::{Blocked, refusal_of};
+use crate::space::Space;
+use crate::tlb::{Epoch, Found, Key, Kind, Line, Tlb};
+use crate::upper::{Table, Upper};
+use crate::walk::{self, Leaf, LeafTable, Prefix, Refusal};
+
+/// How many snapshots of memory and regions are kept before all caches start anew.
+const CROWD: usize = 4096;
+
+/// What a port knows of the tags that share a generation.
+struct Local {
+    seen: Generation,
+    epoch: Epoch,
+    extent: Extent,
+    /// What one of the tags is bound to.
+    context: Option<Context>,
+}
+
+/// Whether what is cached of a page is one line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// It is.
+    Whole,
+    /// There may be pieces, all of which go with one address of the page.
+    Pieces,
+}
+
+/// What a tag is bound to.
+struct Context {
+    whose: Whose,
+    space: Space,
+    memory: KeptSnapshot,
+}
+
+/// An address that is looked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Request {
+    pub(crate) tag: Option<PasidTag>,
+    pub(crate) at: Iova,
+    pub(crate) access: Access,
+}
+
+impl Request {
+    fn prefix(&self) -> Prefix {
+        match self.tag {
+            Some(_) => Prefix::Pasid,
+            None => Prefix::None,
+        }
+    }
+}
+
+/// The private caches of a port.
+pub(crate) struct Caches {
+    locals: Box<[Local; BUCKETS]>,
+    reads: Tlb,
+    writes: Tlb,
+    upper: Upper,
+    kept: Kept,
+}
+
+impl Caches {
+    pub(crate) fn new() -> Self {
+        let local = || Local {
+            seen: Generation::NEVER,
+            epoch: Epoch(Epoch::NEVER.0 + 1),
+            extent: Extent::Whole,
+            context: None,
+        };
+        Self {
+            locals: Box::new(std::array::from_fn(|_| local())),
+            reads: Tlb::new(),
+            writes: Tlb::new(),
+            upper: Upper::new(),
+            kept: Kept::new(),
+        }
+    }
+
+    /// Forgets what was invalidated of a tag. To be called within each access in flight, for each of
+    /// its tags, before any key is made and anything looked up.
+    #[inline]
+    pub(crate) fn refresh(&mut self, generations: &Generations, tag: Option<PasidTag>) {
+        let bucket = Whose::of(tag).bucket();
+        let now = generations.current(bucket);
+        if self.locals[bucket.index()].seen != now {
+            self.catch_up(generations, bucket, now);
+        }
+    }
+
+    /// What lines of a kind must agree with.
+    #[inline]
+    pub(crate) fn key(&self, tag: Option<PasidTag>, kind: Kind) -> Key {
+        let epoch = self.locals[Whose::of(tag).bucket().index()].epoch;
+        Key { kind, epoch }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn catch_up(&mut self, generations: &Generations, bucket: Bucket, now: Generation) {
+        if self.is_crowded() {
+            self.reset();
+        }
+        let seen = self.locals[bucket.index()].seen;
+        let known = generations.between(bucket, seen, now, |removal| match removal {
+            Removal::Everything => self.drop_all(bucket),
+            Removal::Pages(_) if self.locals[bucket.index()].extent == Extent::Pieces => {
+                self.drop_all(bucket);
+            }
+            Removal::Pages(pages) => {
+                self.reads.remove(pages);
+                self.writes.remove(pages);
+                self.upper.remove(pages);
+            }
+        });
+        if known == Known::No {
+            self.drop_all(bucket);
+        }
+        self.locals[bucket.index()].seen = now;
+    }
+
+    /// Forgets everything of a bucket.
+    fn drop_all(&mut self, bucket: Bucket) {
+        let local = &mut self.locals[bucket.index()];
+        local.context = None;
+        local.extent = Extent::Whole;
+        match local.epoch.0.checked_add(1) {
+            Some(next) => local.epoch = Epoch(next),
+            // Lines of the first epochs may be there yet.
+            None => self.reset(),
+        }
+    }
+
+    /// Forgets everything. No [`Found`] of before means anything afterwards.
+    fn reset(&mut self) {
+        self.reads.clear();
+        self.writes.clear();
+        self.upper.clear();
+        self.kept.let_go();
+        for local in self.locals.iter_mut() {
+            local.epoch = Epoch(Epoch::NEVER.0 + 1);
+            local.extent = Extent::Whole;
+            local.context = None;
+        }
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.kept.len() > CROWD
+    }
+
+    /// Lets go of memory that only translations lead to which were invalidated.
+    pub(crate) fn forget_stale(&mut self, generations: &Generations) {
+        for bucket in Bucket::all() {
+            let now = generations.current(bucket);
+            if self.locals[bucket.index()].seen != now {
+                self.catch_up(generations, bucket, now);
+            }
+        }
+        // What a tag is bound to is soon known again, and is the same.
+        for local in self.locals.iter_mut() {
+            local.context = None;
+        }
+        let Self {
+            locals,
+            reads,
+            writes,
+            upper,
+            kept,
+        } = self;
+        let lines = reads.lines().chain(writes.lines()).chain(upper.lines());
+        let current = lines.filter(|line| {
+            let bucket = line.kind().whose().bucket();
+            line.epoch() == locals[bucket.index()].epoch
+        });
+        kept.let_go_except(current.map(Line::place));
+    }
+
+    fn tlb(&mut self, access: Access) -> &mut Tlb {
+        if access.contains(Access::WRITE) {
+            &mut self.writes
+        } else {
+            &mut self.reads
+        }
+    }
+
+    /// The memory at an address, if its translation is cached.
+    #[inline]
+    pub(crate) fn cached(&self, key: Key, at: Iova, access: Access) -> Option<Found> {
+        if access.contains(Access::WRITE) {
+            self.writes.find(key, at)
+        } else {
+            self.reads.find(key, at)
+        }
+    }
+
+    /// The memory at an address, from the caches or else by the tables.
+    #[inline]
+    pub(crate) fn find(
+        &mut self,
+        function: &Function,
+        key: Key,
+        request: Request,
+    ) -> Result<Found, Box<Blocked>> {
+        match self.cached(key, request.at, request.access) {
+            Some(found) => Ok(found),
+            None => self.miss(function, key, request),
+        }
+    }
+
+    /// The memory that was found, or a part of it.
+    #[inline]
+    pub(crate) fn reach(&self, found: Found, len_bytes: u64) -> Result<Reach<'_>, MemoryError> {
+        self.kept.reach(found.place, len_bytes)
+    }
+
+    #[inline(never)]
+    fn miss(
+        &mut self,
+        function: &Function,
+        key: Key,
+        request: Request,
+    ) -> Result<Found, Box<Blocked>> {
+        let Request { tag, at, access } = request;
+        let local = &self.locals[Whose::of(tag).bucket().index()];
+        let known = local.context.as_ref();
+        if known.is_some_and(|context| context.whose == Whose::of(tag)) {
+            let page = match self.last_step(key, request) {
+                Some(page) => Ok((page, PageSize::Size4K)),
+                None => self.walk(key, request),
+            };
+            if let Ok((page, size)) = page {
+                return Ok(self.put(key, request, page, size));
+            }
+        }
+        // What refuses a request is what it is bound to at this moment.
+        let (page, size) = function.with_user(tag, at, access, |user| {
+            self.adopt(tag, user);
+            self.walk(key, request)
+        })?;
+        Ok(self.put(key, request, page, size))
+    }
+
+    fn put(&mut self, key: Key, request: Request, page: Place, size: PageSize) -> Found {
+        self.tlb(request.access).put(key, request.at, page, size);
+        Found::within(page, request.at, size)
+    }
+
+    /// Notes what a tag is bound to.
+    fn adopt(&mut self, tag: Option<PasidTag>, user: &User) {
+        let binding = &user.binding;
+        let memory = self.kept.keep(&binding.memory.snapshot());
+        if self.is_crowded() {
+            // Not now: something that was found may be in use. The next access starts anew.
+            for local in self.locals.iter_mut() {
+                local.seen = Generation::NEVER;
+            }
+        }
+        let whose = Whose::of(tag);
+        self.locals[whose.bucket().index()].context = Some(Context {
+            whose,
+            space: binding.space,
+            memory,
+        });
+    }
+
+    /// Takes the last step of a walk, or of both, by the tables that were walked through before.
+    /// `None` whenever there is anything to be said of it.
+    fn last_step(&mut self, key: Key, request: Request) -> Option<Place> {
+        let Request { tag, at, access } = request;
+        if walk::is_interrupt(at, request.prefix()) {
+            return None;
+        }
+        let Self {
+            locals,
+            upper,
+            kept,
+            ..
+        } = self;
+        let context = locals[Whose::of(tag).bucket().index()].context.as_ref()?;
+        let Context { space, memory, .. } = context;
+        let entry = |key: Key, address: u64| {
+            let table = upper.find(key, address)?;
+            let entry = table.place.after(walk::leaf_offset_bytes(address));
+            Some((table.rights, kept.load_u64(entry).ok()?))
+        };
+        let (own, behind) = (key.of_tag(), key.behind());
+        let page = match space {
+            Space::FirstStage(stage) => {
+                let (rights, entry) = entry(own, at.get())?;
+                walk::first_leaf(stage, rights, entry, access)?
+            }
+            Space::SecondStage(stage) => {
+                let (rights, entry) = entry(behind, at.get())?;
+                walk::second_leaf(stage, rights, entry, access)?
+            }
+            Space::Nested(stage, outer) => {
+                let (rights, first) = entry(own, at.get())?;
+                let inner = walk::first_leaf(stage, rights, first, access)?;
+                match entry(behind, inner.get()) {
+                    Some((rights, second)) => walk::second_leaf(outer, rights, second, access)?,
+                    None => {
+                        let tables = kept.snapshot(*memory)?;
+                        let (leaf, table) = walk::walk_second(outer, tables, inner, access).ok()?;
+                        if let Some(table) = table {
+                            note(upper, kept, *memory, behind, table);
+                        }
+                        leaf.at
+                    }
+                }
+            }
+            Space::PassThrough => return None,
+        };
+        if walk::meets_interrupt_range(page, PageSize::Size4K) {
+            return None;
+        }
+        let place = kept.find(*memory, page, PAGE_BYTES).ok()?;
+        let suits = !access.contains(Access::WRITE)
+            || kept.reach(place, PAGE_BYTES).is_ok_and(Reach::is_writable);
+        suits.then_some(place)
+    }
+
+    /// Walks the tables by what is known of the tag.
+    fn walk(&mut self, key: Key, request: Request) -> Result<(Place, PageSize), Refusal> {
+        let Request { tag, at, access } = request;
+        let Self {
+            locals,
+            upper,
+            kept,
+            ..
+        } = self;
+        let local = &mut locals[Whose::of(tag).bucket().index()];
+        let unknown = Refusal::from(FaultReason::PasidEntryInvalid);
+        let context = local.context.as_ref().ok_or(unknown)?;
+        let memory = context.memory;
+        let tables = kept.snapshot(memory).ok_or(unknown)?;
+        let walked = walk::walk(&context.space, tables, at, access, request.prefix())?;
+        let (page, size) = take(kept, memory, walked.leaf, access)?;
+        if walked.whole > size {
+            local.extent = Extent::Pieces;
+        }
+        for (key, table) in [(key.of_tag(), walked.first), (key.behind(), walked.second)] {
+            if let Some(table) = table {
+                note(upper, kept, memory, key, table);
+            }
+        }
+        Ok((page, size))
+    }
+}
+
+/// Caches where a table lies that was walked through.
+fn note(upper: &mut Upper, kept: &Kept, memory: KeptSnapshot, key: Key, table: LeafTable) {
+    if let Ok(place) = kept.find(memory, table.at, PAGE_BYTES) {
+        let rights = table.rights;
+        upper.put(key, table.address, Table { place, rights });
+    }
+}
+
+/// The memory that a leaf leads to, as much of it as can be had in one piece.
+fn take(
+    kept: &Kept,
+    memory: KeptSnapshot,
+    leaf: Leaf,
+    access: Access,
+) -> Result<(Place, PageSize), Refusal> {
+    let sizes = [PageSize::Size2M, PageSize::Size4K];
+    let sizes = sizes.into_iter().filter(|size| *size <= leaf.size);
+    let mut refusal = FaultReason::SecondStageNotPresent.into();
+    for size in sizes {
+        let base = Gpa::new(leaf.at.get() & !(size.bytes() - 1));
+        if size != PageSize::Size4K && walk::meets_interrupt_range(base, size) {
+            continue;
+        }
+        let found = kept.find(memory, base, size.bytes());
+        match found.and_then(|place| Ok((place, kept.reach(place, size.bytes())?))) {
+            Ok((_, reach)) if access.contains(Access::WRITE) && !reach.is_writable() => {
+                return Err(FaultReason::NotWritable.into());
+            }
+            Ok((place, _)) => return Ok((place, size)),
+            Err(error) => refusal = refusal_of(error),
+        }
+    }
+    Err(refusal)
+}

@@ -1,0 +1,336 @@
+//! What invalidations have removed: how ports learn what to forget.
+//!
+//! Each invalidation is a step of a generation, noted in a ring. A port compares one number at each
+//! access; when it has moved on, the port reads what happened since and forgets that alone, or
+//! everything if the ring has gone round. Writers take a lock, readers none.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use palisade_units::{Iova, PAGE_SHIFT, PasidTag};
+
+use crate::error::locked;
+
+/// Tags share generations by their low bits: an invalidation of one whole tag costs the caches of about
+/// one in so many others.
+const SHARED: usize = 64;
+/// How many there are: one more for requests without a PASID.
+pub(crate) const BUCKETS: usize = SHARED + 1;
+/// How many notes a ring has. Ports may be behind by one less.
+const RING: usize = 31;
+/// The same as a distance between generations.
+const STEPS: u64 = 31;
+const _: () = assert!(RING as u64 == STEPS);
+
+/// A tag, or none, as a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Whose(u32);
+
+impl Whose {
+    const WITHOUT_PASID: u32 = 1 << 20;
+
+    /// Of a number that [`Whose::get`] gave.
+    #[inline]
+    pub(crate) const fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    #[inline]
+    pub(crate) fn of(tag: Option<PasidTag>) -> Self {
+        Self(tag.map_or(Self::WITHOUT_PASID, PasidTag::get))
+    }
+
+    /// Below 2^21.
+    #[inline]
+    pub(crate) const fn get(self) -> u32 {
+        self.0
+    }
+
+    /// With whom it shares a generation.
+    #[inline]
+    pub(crate) const fn bucket(self) -> Bucket {
+        if self.0 == Self::WITHOUT_PASID {
+            Bucket(SHARED)
+        } else {
+            Bucket(self.0 as usize % SHARED)
+        }
+    }
+}
+
+/// Tags that share a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bucket(usize);
+
+impl Bucket {
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        (0..BUCKETS).map(Self)
+    }
+
+    /// Below [`BUCKETS`].
+    #[inline]
+    pub(crate) const fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// The number of an invalidation. Only equality has a meaning to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Generation(u64);
+
+impl Generation {
+    /// Before any.
+    pub(crate) const NEVER: Self = Self(0);
+}
+
+/// Pages of 4 KiB of a tag, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pages {
+    pub(crate) whose: Whose,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+}
+
+impl Pages {
+    /// The pages that a range touches; `None` if it has no bytes.
+    pub(crate) fn of(tag: Option<PasidTag>, at: Iova, len_bytes: u64) -> Option<Self> {
+        let last = at.get().saturating_add(len_bytes.checked_sub(1)?);
+        Some(Self {
+            whose: Whose::of(tag),
+            first: at.get() >> PAGE_SHIFT,
+            last: last >> PAGE_SHIFT,
+        })
+    }
+}
+
+/// What ports are to forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Removal {
+    /// Everything of a bucket.
+    Everything,
+    /// Some pages.
+    Pages(Pages),
+}
+
+/// A removal, as words.
+struct Note {
+    /// [`Note::EVERYTHING`], or whose pages.
+    whose: AtomicU64,
+    first: AtomicU64,
+    last: AtomicU64,
+}
+
+impl Note {
+    const EVERYTHING: u64 = u64::MAX;
+
+    const fn new() -> Self {
+        Self {
+            whose: AtomicU64::new(Self::EVERYTHING),
+            first: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+        }
+    }
+
+    fn store(&self, removal: Removal) {
+        let (whose, first, last) = match removal {
+            Removal::Everything => (Self::EVERYTHING, 0, 0),
+            Removal::Pages(pages) => (pages.whose.get().into(), pages.first, pages.last),
+        };
+        self.whose.store(whose, Ordering::Relaxed);
+        self.first.store(first, Ordering::Relaxed);
+        self.last.store(last, Ordering::Relaxed);
+    }
+
+    fn load(&self) -> Removal {
+        let whose = u32::try_from(self.whose.load(Ordering::Relaxed));
+        whose.map_or(Removal::Everything, |whose| {
+            Removal::Pages(Pages {
+                whose: Whose(whose),
+                first: self.first.load(Ordering::Relaxed),
+                last: self.last.load(Ordering::Relaxed),
+            })
+        })
+    }
+}
+
+/// A generation and the notes of its last steps, on cache lines of their own.
+#[repr(align(128))]
+struct Journal {
+    generation: AtomicU64,
+    notes: [Note; RING],
+}
+
+impl Journal {
+    fn new() -> Self {
+        Self {
+            generation: AtomicU64::new(Generation::NEVER.0 + 1),
+            notes: [const { Note::new() }; RING],
+        }
+    }
+
+    fn note(&self, generation: u64) -> &Note {
+        &self.notes[usize::try_from(generation % STEPS).unwrap_or_default()]
+    }
+
+    /// Called by one writer at a time.
+    fn advance(&self, removal: Removal) {
+        let next = self.generation.load(Ordering::Relaxed).wrapping_add(1);
+        // Who reads a word of this note is then sure to find that the ring has gone round.
+        fence(Ordering::Release);
+        self.note(next).store(removal);
+        self.generation.store(next, Ordering::SeqCst);
+    }
+
+    /// Tells the removals after one generation and up to another, which was current.
+    fn between(&self, seen: Generation, now: Generation, mut each: impl FnMut(Removal)) -> Known {
+        let behind = now.0.wrapping_sub(seen.0);
+        if behind >= STEPS {
+            return Known::No;
+        }
+        let mut removals = [Removal::Everything; RING];
+        let mut count = 0;
+        for (step, removal) in (1..=behind).zip(&mut removals) {
+            *removal = self.note(seen.0.wrapping_add(step)).load();
+            count += 1;
+        }
+        fence(Ordering::Acquire);
+        // The oldest note that was read is written again by step `seen + 1 + RING`, after `seen + RING`.
+        let reached = self.generation.load(Ordering::Relaxed);
+        if reached.wrapping_sub(seen.0) >= STEPS {
+            return Known::No;
+        }
+        removals[..count].iter().copied().for_each(&mut each);
+        Known::Yes
+    }
+}
+
+/// Whether removals could be told one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// They could.
+    Yes,
+    /// Too many came since: everything of the bucket is to be forgotten.
+    No,
+}
+
+/// The generations of a function's tags.
+pub(crate) struct Generations {
+    journals: Box<[Journal]>,
+    writing: Mutex<()>,
+}
+
+impl Generations {
+    pub(crate) fn new() -> Self {
+        Self {
+            journals: Bucket::all().map(|_| Journal::new()).collect(),
+            writing: Mutex::new(()),
+        }
+    }
+
+    /// The generation of a bucket. What is cached by then holds within an access in flight until the
+    /// access ends.
+    #[inline]
+    pub(crate) fn current(&self, of: Bucket) -> Generation {
+        Generation(self.journals[of.0].generation.load(Ordering::SeqCst))
+    }
+
+    /// Tells what was removed after `seen` and up to `now`.
+    pub(crate) fn between(
+        &self,
+        of: Bucket,
+        seen: Generation,
+        now: Generation,
+        each: impl FnMut(Removal),
+    ) -> Known {
+        self.journals[of.0].between(seen, now, each)
+    }
+
+    /// Makes everything cached for a tag stale.
+    pub(crate) fn advance(&self, tag: Option<PasidTag>) {
+        let _writing = locked(&self.writing);
+        self.journals[Whose::of(tag).bucket().0].advance(Removal::Everything);
+    }
+
+    /// Makes some pages stale.
+    pub(crate) fn advance_pages(&self, pages: Pages) {
+        let _writing = locked(&self.writing);
+        self.journals[pages.whose.bucket().0].advance(Removal::Pages(pages));
+    }
+
+    /// Makes everything cached stale.
+    pub(crate) fn advance_all(&self) {
+        let _writing = locked(&self.writing);
+        for journal in &self.journals {
+            journal.advance(Removal::Everything);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use palisade_units::GuestPasid;
+
+    fn tag(number: u32) -> Option<PasidTag> {
+        let number = GuestPasid::new(number).unwrap();
+        Some(PasidTag::of_exclusive_owner(number))
+    }
+
+    fn page(number: u32, page: u64) -> Pages {
+        Pages::of(tag(number), Iova::new(page << PAGE_SHIFT), 1).unwrap()
+    }
+
+    fn since(generations: &Generations, seen: Generation) -> (Known, Vec<Removal>) {
+        let bucket = Whose::of(tag(1)).bucket();
+        let mut told = Vec::new();
+        let now = generations.current(bucket);
+        let known = generations.between(bucket, seen, now, |removal| told.push(removal));
+        (known, told)
+    }
+
+    #[test]
+    fn r41_an_advance_of_one_tag_leaves_its_neighbours() {
+        let generations = Generations::new();
+        let current = |tag| generations.current(Whose::of(tag).bucket());
+        let before = (current(tag(1)), current(None));
+        generations.advance(tag(2));
+        generations.advance_pages(page(3, 7));
+        assert_eq!((current(tag(1)), current(None)), before);
+        generations.advance_all();
+        assert_ne!(current(tag(1)), before.0);
+        assert_ne!(current(None), before.1);
+    }
+
+    #[test]
+    fn r40_what_was_removed_is_told_in_order_until_the_ring_has_gone_round() {
+        let generations = Generations::new();
+        let seen = generations.current(Whose::of(tag(1)).bucket());
+        assert_eq!(since(&generations, seen), (Known::Yes, Vec::new()));
+        generations.advance_pages(page(1, 7));
+        generations.advance(tag(1));
+        let mut expected = vec![Removal::Pages(page(1, 7)), Removal::Everything];
+        assert_eq!(since(&generations, seen), (Known::Yes, expected.clone()));
+        for number in 3..STEPS {
+            generations.advance_pages(page(65, number));
+            expected.push(Removal::Pages(page(65, number)));
+        }
+        assert_eq!(since(&generations, seen), (Known::Yes, expected));
+        generations.advance_pages(page(1, 1));
+        assert_eq!(since(&generations, seen), (Known::No, Vec::new()));
+    }
+
+    #[test]
+    fn r40_a_range_is_every_page_that_it_touches() {
+        let pages = |at, len_bytes| {
+            let pages = Pages::of(None, Iova::new(at), len_bytes)?;
+            Some((pages.first, pages.last))
+        };
+        assert_eq!(pages(0x1000, 0), None);
+        assert_eq!(pages(0x1fff, 1), Some((1, 1)));
+        assert_eq!(pages(0x1fff, 2), Some((1, 2)));
+        assert_eq!(pages(0, u64::MAX), Some((0, u64::MAX >> PAGE_SHIFT)));
+        assert_eq!(
+            pages(u64::MAX, u64::MAX),
+            Some((u64::MAX >> PAGE_SHIFT, u64::MAX >> PAGE_SHIFT))
+        );
+    }
+}
