@@ -4,7 +4,7 @@
 use bitfield_struct::bitfield;
 use palisade_units::{Bdf, Gpa};
 
-use super::capability::{MAX_ADDRESS_MASK, SECOND_STAGE_WIDTH};
+use super::capability::{MAX_ADDRESS_MASK, WIDEST_SECOND_STAGE};
 use super::descriptor::{LeafHint, PageRange, address_mask};
 use super::{DomainId, page_address, page_number};
 
@@ -217,7 +217,7 @@ impl InvalidateAddress {
     /// ADDR and AM; `None` for a mask beyond CAP.MAMV. Address bits from MGAW on do not count.
     #[must_use]
     pub fn range(self) -> Option<PageRange> {
-        let within = (1 << SECOND_STAGE_WIDTH.address_bits()) - 1;
+        let within = (1 << WIDEST_SECOND_STAGE.address_bits()) - 1;
         (address_mask(self.0) <= MAX_ADDRESS_MASK)
             .then(|| PageRange::from_masked_word(self.0 & within))
     }
