@@ -35,6 +35,17 @@ struct State {
     bar0_base: Option<u64>,
 }
 
+/// What of the configuration space is kept: the unit has nothing beyond it.
+pub(crate) const CONFIG_BYTES: usize = 256;
+
+/// What firmware and guest have made of the unit's place on the bus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PresenceState {
+    pub(crate) hidden: bool,
+    pub(crate) bar0_base: Option<u64>,
+    pub(crate) header: [u8; CONFIG_BYTES],
+}
+
 fn space() -> ConfigSpace {
     let built = ConfigSpace::builder(IDENTITY)
         .bar(Bar::Bar0, BarSpec::memory32(BAR_LEN_BYTES))
@@ -60,6 +71,41 @@ impl Presence {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What outlives the unit.
+    pub(crate) fn save(&self) -> PresenceState {
+        let state = self.state();
+        let mut header = [0; CONFIG_BYTES];
+        state.space.read(0, &mut header);
+        PresenceState {
+            hidden: self.hidden.load(Ordering::Acquire),
+            bar0_base: state.bar0_base,
+            header,
+        }
+    }
+
+    /// The presence as it was saved.
+    ///
+    /// # Errors
+    /// What is wrong, where no unit can have been so.
+    pub(crate) fn restore(&self, saved: &PresenceState) -> Result<(), &'static str> {
+        let mut restored = space();
+        for (offset, dword) in (0..).step_by(4).zip(saved.header.chunks_exact(4)) {
+            if restored.write(offset, dword) != ConfigEffect::None {
+                return Err("the configuration space is in the middle of a reset");
+            }
+        }
+        let mut header = [0; CONFIG_BYTES];
+        restored.read(0, &mut header);
+        if header != saved.header {
+            return Err("the configuration space is not that of a unit");
+        }
+        let mut state = self.state();
+        state.space = restored;
+        state.bar0_base = saved.bar0_base;
+        self.hidden.store(saved.hidden, Ordering::Release);
+        Ok(())
     }
 
     /// A register was accessed.

@@ -11,6 +11,7 @@
 //! - [`dmar`] is how firmware tells a guest where the unit stands.
 //! - An invalidation takes effect before the next wait descriptor completes; those between two wait
 //!   descriptors are done together, and the same one once.
+//! - A [`UnitState`] is what of a unit its guest takes along to another host, as bytes of a version.
 //! - One access to a register does a bounded amount of work. A queue that holds more goes on with the
 //!   next access, as hardware goes on by itself.
 //!
@@ -22,6 +23,7 @@ mod function;
 mod queue;
 mod registers;
 mod sink;
+mod state;
 mod sync;
 mod tables;
 #[cfg(test)]
@@ -31,4 +33,5 @@ mod unit;
 pub mod dmar;
 pub mod spec;
 
+pub use state::{RestoreError, UnitState, Unreadable};
 pub use unit::{MessageSignal, Unit, UnitConfig, VcmdLayout};

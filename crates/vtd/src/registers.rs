@@ -12,12 +12,14 @@ use crate::spec::virtual_command::{Layout, VirtualCommand, VirtualResponse};
 mod event;
 mod faults;
 mod page_requests;
+mod state;
 
 use event::Event;
 use faults::FaultRecords;
 
 pub(crate) use event::Message;
 pub(crate) use page_requests::Refusal;
+pub(crate) use state::{KEPT, RegistersState};
 
 /// What a write to a register asks the unit to do, in the order of the registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use crate::tables::{TableFault, Tables, Tag, code, context_fpd};
 mod asked;
 mod page_requests;
 
-pub(crate) use asked::Asked;
+pub(crate) use asked::{Asked, CAPACITY, Group};
 
 impl Sink for Unit {
     fn fault(&self, fault: Fault) {

@@ -44,6 +44,34 @@ impl FaultRecords {
         self.pending = 0;
     }
 
+    /// The records that are not empty, with their indexes, ascending.
+    pub(super) fn filled(&self) -> impl Iterator<Item = (u8, [u8; RECORD])> + '_ {
+        let records = (0..=u8::MAX).zip(self.bytes.iter());
+        records
+            .filter(|(_, record)| **record != [0; RECORD])
+            .map(|(index, record)| (index, *record))
+    }
+
+    /// The index of the next record to fill, and FRI.
+    pub(super) fn positions(&self) -> [u8; 2] {
+        [self.next, self.first]
+    }
+
+    /// Records as they were.
+    pub(super) fn restored(filled: &[(u8, [u8; RECORD])], [next, first]: [u8; 2]) -> Self {
+        let mut records = Self {
+            next,
+            first,
+            ..Self::new()
+        };
+        for (index, record) in filled {
+            records.bytes[usize::from(*index)] = *record;
+        }
+        let pending = |record: &&[u8; RECORD]| record[FLAG_BYTE] & FLAG != 0;
+        records.pending = records.bytes.iter().filter(pending).count();
+        records
+    }
+
     /// A byte of the block; zero past its end.
     pub(super) fn byte(&self, at: u64) -> u8 {
         let at = usize::try_from(at).unwrap_or(usize::MAX);

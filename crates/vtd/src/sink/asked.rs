@@ -129,6 +129,12 @@ impl Asked {
         self.groups().queued.retain(open);
     }
 
+    /// The groups whose answers the guest owes: whoever takes the guest over has to know them.
+    pub(crate) fn owed(&self) -> BTreeSet<Group> {
+        let groups = self.groups();
+        groups.queued.union(&groups.of_before).copied().collect()
+    }
+
     /// As after power-on, of a guest that owes answers to these.
     pub(crate) fn restart(&self, of_before: BTreeSet<Group>) {
         let mut groups = self.groups();
