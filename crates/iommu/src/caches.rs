@@ -195,6 +195,16 @@ impl Caches {
         }
     }
 
+    /// Asks for the entry by which an address will be translated, if its table is known.
+    #[inline]
+    pub(crate) fn fetch_ahead(&self, key: Key, at: Iova) {
+        let key = key.of_tag();
+        if let Some(table) = self.upper.find(key, at.get()) {
+            let entry = table.place.after(walk::leaf_offset_bytes(at.get()));
+            self.kept.prefetch(entry);
+        }
+    }
+
     /// The memory at an address, if its translation is cached.
     #[inline]
     pub(crate) fn cached(&self, key: Key, at: Iova, access: Access) -> Option<Found> {

@@ -49,7 +49,7 @@ impl<'a> Span<'a> {
     }
 
     #[inline]
-    fn pointer(self) -> *mut u8 {
+    pub(crate) fn pointer(self) -> *mut u8 {
         // SAFETY: 1. A span's offset and length lie inside its region (`Span::new`), which is at
         // most as long as its mapping. 2. The mapping lives as long as the region, which is borrowed.
         unsafe { self.region.base().add(self.offset) }

@@ -1,4 +1,4 @@
-use palisade_units::Iova;
+use palisade_units::{Access, Iova};
 
 use super::{DmaError, DmaPort, Partial, Requester};
 use crate::epoch::Work;
@@ -29,6 +29,16 @@ impl Drop for PieceOfWork<'_> {
 }
 
 impl PieceOfWork<'_> {
+    /// Says that an address will be accessed soon, a few accesses from now: what its translation will be read
+    /// from is fetched meanwhile. Nothing is translated, marked or refused. For who has more addresses
+    /// than are cached, and knows them ahead, as an engine knows its next descriptors.
+    #[inline]
+    pub fn expect(&mut self, by: Requester, at: Iova) {
+        let caches = &self.port.caches;
+        let key = caches.key(by.tag, by.kind(Access::READ));
+        caches.fetch_ahead(key, at);
+    }
+
     /// As [`DmaPort::read`].
     ///
     /// # Errors

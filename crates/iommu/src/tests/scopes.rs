@@ -187,6 +187,22 @@ fn r39_one_announcement_is_for_several_accesses_and_each_sees_invalidations() {
 }
 
 #[test]
+fn r38_an_address_that_is_expected_is_neither_marked_nor_refused() {
+    let tenant = Tenant::alone();
+    let (function, _claim, process, mut port) = stale(&tenant, &[0x5000]);
+    process.map(0x6000, 0x10_0000);
+    let entry = process.entry(0x6000, 1);
+    port.in_one_piece(|work| {
+        for at in [0x5000, 0x6000, 0x9000, u64::MAX] {
+            work.expect(by(tag(1)), Iova::new(at));
+            work.expect(by(tag(2)), Iova::new(at));
+        }
+    });
+    assert_eq!(tenant.shared.load_u64(entry), Ok(0x10_0000 | PAGE));
+    assert_eq!(function.faults(), 0);
+}
+
+#[test]
 fn r39_a_fault_within_a_piece_of_work_is_told_when_nothing_is_in_flight() {
     struct Invalidates(FunctionHandle);
     impl Sink for Invalidates {
