@@ -7,7 +7,7 @@ use vm_memory::{
     VolatileMemory,
 };
 
-use crate::{DATA_BYTES, Layout, PAGE_BYTES, Reader};
+use crate::{DATA_BYTES, Layout, PAGE_BYTES, Reader, Reads, sum_by};
 
 /// All mappings are in the cache from the start, under the lock by which they could be invalidated.
 #[derive(Debug)]
@@ -51,10 +51,12 @@ impl Peer {
 }
 
 impl Reader for Peer {
-    fn read(&mut self, at: u64) -> Result<u64> {
-        let mut slices = self.0.get_slices(GuestAddress(at), 8, Permissions::Read)?;
-        let slice = slices.next().context("there is no slice")??;
-        let word = slice.get_ref::<u64>(0).map_err(|error| anyhow!(error))?;
-        Ok(word.load())
+    fn sum(&mut self, trace: &[u64], reads: Reads) -> Result<u64> {
+        sum_by(trace, reads, |at| {
+            let mut slices = self.0.get_slices(GuestAddress(at), 8, Permissions::Read)?;
+            let slice = slices.next().context("there is no slice")??;
+            let word = slice.get_ref::<u64>(0).map_err(|error| anyhow!(error))?;
+            Ok(word.load())
+        })
     }
 }
