@@ -86,7 +86,9 @@ impl Registers {
         if let Some(layout) = self.layout {
             let extended = crate::spec::capability::EXTENDED.with_virtual_commands(true);
             self.set_qword(reg::ECAP, extended.into_bits());
-            self.set_qword(layout.capability_offset(), layout.capability());
+            for register in layout.registers() {
+                self.set(register.offset, register.width, register.reset);
+            }
         }
     }
 
@@ -167,14 +169,16 @@ impl Registers {
         from: &[u8],
         to: &mut Vec<Effect>,
     ) {
-        let offset = layout.command_offset();
-        let Some(written) = Written::to(offset, Width::Qword, offset_bytes, from) else {
+        let [command, ..] = layout.registers();
+        let offset = command.offset;
+        let Some(written) = Written::to(offset, command.width, offset_bytes, from) else {
             return;
         };
         if self.response_pending {
             return;
         }
-        let new = (self.qword(offset) & !written.mask) | written.value;
+        let taken = command.writable & written.mask;
+        let new = (self.qword(offset) & !taken) | (written.value & taken);
         self.set_qword(offset, new);
         if written.mask & 0xff != 0 {
             self.response_pending = true;
@@ -370,5 +374,7 @@ impl Written {
     }
 }
 
+#[cfg(test)]
+mod access;
 #[cfg(test)]
 mod tests;

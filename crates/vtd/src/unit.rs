@@ -359,6 +359,8 @@ impl std::fmt::Debug for Unit {
 #[cfg(test)]
 mod boot;
 #[cfg(test)]
+mod commands;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod tests;

@@ -92,7 +92,18 @@ fn one_write_may_cover_many_registers() {
 #[test]
 fn what_holds_no_register_reads_as_zero_and_takes_nothing() {
     let mut registers = registers();
-    for offset in [0x04, 0x30, 0x100, 0x400, 0x2000, 0x3ffc] {
+    for offset in [
+        0x04, // after VER
+        0x30, // between CCMD and FSTS
+        0x48, 0x58, 0x5c, // advanced fault log, protected memory regions follow
+        0x64, 0x68, 0x6c, 0x70, 0x78, // PMEN, PLMBASE, PLMLIMIT, PHMBASE, PHMLIMIT
+        0x98, 0xb8, 0xbc, 0xd8, // IRTA
+        0x100, 0x108, 0x110, 0x180, // MTRR
+        0x300, 0x310, 0x31c, // performance monitoring
+        0x400, 0x408, 0x410, 0x430, // ECMD, ECEO, ECRSP, ECCAP
+        0xe08, 0xe18, // extended operand and response of virtual commands
+        0x2000, 0x3ffc, // behind the fault records
+    ] {
         write32(&mut registers, offset, u32::MAX);
         assert_eq!(read32(&registers, offset), 0, "{offset:#x}");
     }

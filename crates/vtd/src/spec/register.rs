@@ -120,7 +120,7 @@ pub struct Register {
 }
 
 impl Register {
-    const fn new(name: &'static str, offset: u64, width: Width) -> Self {
+    pub(super) const fn new(name: &'static str, offset: u64, width: Width) -> Self {
         Self {
             name,
             offset,
@@ -132,12 +132,12 @@ impl Register {
         }
     }
 
-    const fn reset(mut self, value: u64) -> Self {
+    pub(super) const fn reset(mut self, value: u64) -> Self {
         self.reset = value;
         self
     }
 
-    const fn writable(mut self, mask: u64) -> Self {
+    pub(super) const fn writable(mut self, mask: u64) -> Self {
         self.writable = mask;
         self
     }
@@ -161,8 +161,8 @@ const MESSAGE_UPPER_ADDRESS: u64 = 0xffff_ffff;
 const QUEUE_OFFSET: u64 = 0x7_fff0;
 const PAGE_QUEUE_OFFSET: u64 = 0x7_ffe0;
 
-/// Every register of page 0, in the order of their offsets. The virtual command registers are not
-/// here, for which stands where depends on the layout.
+/// Every register of page 0, in the order of their offsets, but those of virtual commands: which of them
+/// stands where is for [`Layout::registers`](super::virtual_command::Layout::registers) to say.
 ///
 /// What a write-only field reads as is undefined, so those that the unit needs later are kept like
 /// read-write ones. The event data registers keep all 32 bits: older revisions have an extended half

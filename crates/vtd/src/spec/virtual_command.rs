@@ -7,6 +7,8 @@ use core::ops::Range;
 
 use palisade_units::{GuestPasid, HostPasid, PASID_COUNT};
 
+use super::register::{Register, Width};
+
 /// Which revision's registers stand there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
@@ -113,6 +115,22 @@ impl Layout {
             Self::Current => 16,
             Self::Older => 2,
         }
+    }
+
+    /// VCMD_REG, VCRSP_REG and VCCAP_REG. Software writes the first alone: the command, and its operand above
+    /// bits that are reserved in the current layout.
+    #[must_use]
+    pub const fn registers(self) -> [Register; 3] {
+        let reserved = match self {
+            Self::Current => 0xff00,
+            Self::Older => 0,
+        };
+        [
+            Register::new("VCMD_REG", self.command_offset(), Width::Qword).writable(!reserved),
+            Register::new("VCRSP_REG", self.response_offset(), Width::Qword),
+            Register::new("VCCAP_REG", self.capability_offset(), Width::Qword)
+                .reset(self.capability()),
+        ]
     }
 
     /// The bytes of the page that VCMD_REG takes.
