@@ -247,4 +247,6 @@ fn position(registers: &Registers, tail: u64) -> Result<Option<Position>, QueueE
 }
 
 #[cfg(test)]
+mod matrix;
+#[cfg(test)]
 mod tests;

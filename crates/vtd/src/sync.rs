@@ -235,29 +235,36 @@ impl Unit {
         budget: &mut Budget,
     ) {
         for function in self.container.guest_bdfs() {
-            let scope = match scope {
-                // The platform's caches know no domains: more is forgotten than was asked for.
-                CacheScope::All | CacheScope::Domain(_) => GuestScope::All,
-                CacheScope::PagesOfDomain(_, range) => self.pages_of_second_stages(function, range),
-                CacheScope::Function(only) | CacheScope::WithoutPasid(only, _)
-                    if only != function =>
-                {
-                    continue;
-                }
-                CacheScope::Function(_) => GuestScope::All,
-                CacheScope::WithoutPasid(_, range) => pages(SpaceKey::WithoutPasid, range),
-                CacheScope::Pasid(Some(only), ..) if only != function => continue,
-                CacheScope::Pasid(_, pasid, range) => {
-                    let key = self.tables().map_or(SpaceKey::Pasid(pasid), |tables| {
-                        key(tables, function, pasid)
-                    });
-                    pages(key, range)
-                }
+            let Some(scope) = self.scope_on(function, scope) else {
+                continue;
             };
             if !done.contains(&(function, scope)) {
                 done.push((function, scope));
                 budget.spend(CALL_COST);
                 self.container.invalidate(function, scope);
+            }
+        }
+    }
+
+    /// What of a function is to be forgotten, in the words of the container.
+    fn scope_on(&self, function: Bdf, scope: CacheScope) -> Option<GuestScope> {
+        match scope {
+            // The platform's caches know no domains: more is forgotten than was asked for.
+            CacheScope::All | CacheScope::Domain(_) => Some(GuestScope::All),
+            CacheScope::PagesOfDomain(_, range) => {
+                Some(self.pages_of_second_stages(function, range))
+            }
+            CacheScope::Function(only) => (only == function).then_some(GuestScope::All),
+            CacheScope::WithoutPasid(only, range) => {
+                (only == function).then(|| pages(SpaceKey::WithoutPasid, range))
+            }
+            CacheScope::Pasid(only, pasid, range) => {
+                only.is_none_or(|only| only == function).then(|| {
+                    let key = self.tables().map_or(SpaceKey::Pasid(pasid), |tables| {
+                        key(tables, function, pasid)
+                    });
+                    pages(key, range)
+                })
             }
         }
     }
@@ -307,5 +314,7 @@ fn pages(key: SpaceKey, range: PageRange) -> GuestScope {
     }
 }
 
+#[cfg(test)]
+mod scopes;
 #[cfg(test)]
 mod tests;
