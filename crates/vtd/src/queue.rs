@@ -129,7 +129,7 @@ impl Unit {
             Invalidation::Iotlb(IotlbScope::Domain(domain)) => {
                 pending.caches(CacheScope::Domain(domain));
             }
-            // Leaves are all that is cached, so the hint spares nothing.
+            // The container's scopes carry no hint: what is cached of the tables goes, too.
             Invalidation::Iotlb(IotlbScope::Pages(domain, range, _)) => {
                 pending.caches(CacheScope::PagesOfDomain(domain, range));
             }

@@ -208,7 +208,7 @@ fn r40_pages_under_a_mask_beyond_the_capability_are_not_invalidated() {
     assert_eq!(legacy.invalidates_translations(3 << 60), 0);
     assert!(legacy.reads(), "ignored");
     // The largest that is offered, with address bits beyond MGAW, which do not count.
-    let address = 0xffff << 48 | AT.get() | u64::from(MAX_ADDRESS_MASK);
+    let address = 0x7f << 57 | AT.get() | u64::from(MAX_ADDRESS_MASK);
     legacy.rig.write64(reg::IVA, address);
     assert_eq!(legacy.invalidates_translations(3 << 60), 3);
     assert!(!legacy.reads());
