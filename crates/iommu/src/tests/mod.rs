@@ -11,6 +11,7 @@ mod owners;
 mod page_requests;
 mod races;
 mod scopes;
+mod stale;
 mod stale_properties;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +34,16 @@ const FIRST_TABLE: u64 = 8 << 20;
 
 const HOST: Bdf = Bdf::new(0x6a, 1, 0);
 const GUEST: Bdf = Bdf::new(0, 0x10, 0);
+
+/// How many translations the random tests of tables make at least: 100,000, or as many as
+/// `PALISADE_TRANSLATIONS` says.
+pub(crate) fn translations() -> u32 {
+    let asked = std::env::var("PALISADE_TRANSLATIONS").ok();
+    asked.map_or(100_000, |text| {
+        text.parse()
+            .expect("PALISADE_TRANSLATIONS is a number of translations")
+    })
+}
 
 /// What a tenant was told.
 #[derive(Default)]

@@ -1,7 +1,7 @@
 //! The walker against the naive one, over random tables, permissions, sizes, nestings and corruptions.
 //!
-//! A plain run makes 100,000 translations. `PALISADE_TRANSLATIONS=10000000` asks for so many; with
-//! that many the tests should be built for release, as the nightly run does.
+//! A plain run makes 100,000 translations. `PALISADE_TRANSLATIONS=10000000` makes so many, as the
+//! nightly run does: some minutes.
 
 use std::collections::BTreeSet;
 
@@ -16,20 +16,10 @@ use crate::space::{
     AccessedDirty, ExecuteRequests, ExtendedAccessed, FirstStage, Levels, NoExecute, PageWalkSnoop,
     SecondStage, Space, SupervisorExecution, SupervisorRequests, WriteProtect,
 };
+use crate::tests::translations;
 
-/// How many translations a run makes at least, unless `PALISADE_TRANSLATIONS` says otherwise.
-const TRANSLATIONS: u32 = 100_000;
 /// How many requests go to one set of tables at least.
 const REQUESTS: u32 = 200;
-
-fn cases() -> u32 {
-    let asked = std::env::var("PALISADE_TRANSLATIONS").ok();
-    let translations = asked.map_or(TRANSLATIONS, |text| {
-        text.parse()
-            .expect("PALISADE_TRANSLATIONS is how many translations to make")
-    });
-    translations.div_ceil(REQUESTS)
-}
 
 /// Tables lie in these pages of memory, so that many addresses lead from one to the next.
 const TABLES: std::ops::RangeInclusive<u64> = 1..=10;
@@ -211,7 +201,7 @@ impl Seen {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: translations().div_ceil(REQUESTS), ..ProptestConfig::default() })]
 
     #[test]
     fn r37_r38_the_walker_agrees_with_a_naive_one_on_results_faults_and_marks(
