@@ -5,6 +5,7 @@ mod bindings;
 mod caches;
 mod claims;
 mod faults;
+mod interrupt_range;
 mod isolation;
 mod isolation_properties;
 mod owners;
