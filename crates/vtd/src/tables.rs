@@ -1,8 +1,10 @@
 //! Reads a guest's root, context and PASID tables, each entry once, and says what they mean for a
 //! request, or which architectural fault it is (VT-d §3.4, §7.1.3).
 
-use palisade_iommu::{FaultProcessing, FaultReason, NoExecute, Space};
-use palisade_iommu::{FirstStage, Levels, SecondStage, SupervisorRequests, WriteProtect};
+use palisade_iommu::{
+    AccessedDirty, ExtendedAccessed, FaultProcessing, FaultReason, FirstStage, Levels, NoExecute,
+    PageWalkSnoop, SecondStage, Space, SupervisorRequests, WriteProtect,
+};
 use palisade_memory::GuestMemory;
 use palisade_units::{Bdf, Gpa, GuestPasid};
 
@@ -252,15 +254,30 @@ fn interpret(entry: PasidEntry, before: FaultProcessing) -> Result<Found, TableF
     if !entry.reserved_is_zero() {
         return fault(FaultReason::PasidEntryReserved);
     }
-    match space(entry.translation()) {
+    match space(entry) {
         Some(space) => Ok(Found { space, processing }),
         None => fault(FaultReason::PasidEntryInvalid),
     }
 }
 
 /// `None` for what the unit does not offer (VT-d §7.1.3: SPT.4).
-fn space(translation: Translation) -> Option<Space> {
-    match translation {
+fn space(entry: PasidEntry) -> Option<Space> {
+    let snoop = PageWalkSnoop::from_bit(entry.walk_snoops());
+    let first_stage = |first| {
+        first_stage(first).map(|first| FirstStage {
+            page_walk_snoop: snoop,
+            ..first
+        })
+    };
+    let second_stage = |second: spec::SecondStage| {
+        let levels = levels(second.width)?;
+        Some(SecondStage {
+            accessed_dirty: AccessedDirty::from_bit(entry.second_stage_marks()),
+            page_walk_snoop: snoop,
+            ..SecondStage::new(second.root, levels)
+        })
+    };
+    match entry.translation() {
         Translation::FirstStage(first) => first_stage(first).map(Space::FirstStage),
         Translation::SecondStage(second) => second_stage(second).map(Space::SecondStage),
         Translation::Nested(first, second) => {
@@ -284,13 +301,11 @@ fn first_stage(first: spec::FirstStage) -> Option<FirstStage> {
     stage.supervisor =
         SupervisorRequests::from_bit(flag(spec::FirstStageFlags::SUPERVISOR_REQUESTS));
     stage.write_protect = WriteProtect::from_bit(flag(spec::FirstStageFlags::WRITE_PROTECT));
+    stage.extended_accessed =
+        ExtendedAccessed::from_bit(flag(spec::FirstStageFlags::EXTENDED_ACCESSED));
     // Bit 63 of a table entry always means no execution: NXE of older revisions is ignored.
     stage.no_execute = NoExecute::Honoured;
     Some(stage)
-}
-
-fn second_stage(second: spec::SecondStage) -> Option<SecondStage> {
-    levels(second.width).map(|levels| SecondStage::new(second.root, levels))
 }
 
 /// `None` for a width that CAP.SAGAW does not offer, which are the reserved ones.

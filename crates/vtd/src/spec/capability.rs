@@ -211,6 +211,8 @@ pub const EXTENDED: ExtendedCapabilities = ExtendedCapabilities::new()
     .with_pasid(true)
     .with_page_request_draining(true)
     .with_scalable_mode(true)
+    .with_extended_accessed(true)
+    .with_second_stage_marks(true)
     .with_second_stage(true)
     .with_first_stage(true)
     .with_walk_snoops(true)
@@ -255,7 +257,9 @@ mod tests {
             (31, "SRS"),
             (40, "PASID"),
             (42, "PDS"),
+            (34, "EAFS"),
             (43, "SMTS"),
+            (45, "SSADS"),
             (46, "SSTS"),
             (47, "FSTS"),
             (48, "SMPWCS"),
@@ -276,10 +280,8 @@ mod tests {
             (25, "MTS"),
             (30, "ERS"),
             (33, "NWFS"),
-            (34, "EAFS"),
             (41, "DIT"),
             (44, "VCS"),
-            (45, "SSADS"),
             (51, "PMS"),
             (52, "ADMS"),
             (53, "RPRIVS"),

@@ -127,9 +127,9 @@ struct Word0 {
     reserved_5: u8,
     #[bits(3)]
     translation: TranslationType,
-    /// SSADE, which the unit does not offer, and two reserved bits.
-    #[bits(3, access = RO)]
-    reserved_11_9: u8,
+    second_stage_marks: bool,
+    #[bits(2, access = RO)]
+    reserved_11_10: u8,
     #[bits(40)]
     second_stage_page: u64,
     #[bits(12, access = RO)]
@@ -162,9 +162,9 @@ struct Word2 {
     /// NXE and SMEP of older revisions.
     #[bits(2)]
     ignored: u8,
-    /// EAFE, which the unit does not offer, among them.
-    #[bits(5, access = RO)]
-    reserved_11_7: u8,
+    extended_accessed: bool,
+    #[bits(4, access = RO)]
+    reserved_11_8: u8,
     #[bits(40)]
     first_stage_page: u64,
     #[bits(12, access = RO)]
@@ -179,6 +179,8 @@ bitflags::bitflags! {
         const SUPERVISOR_REQUESTS = 1 << 0;
         /// WPE: privileged requests do not write to read-only pages.
         const WRITE_PROTECT = 1 << 4;
+        /// EAFE: bit 10 of every entry that is used is set.
+        const EXTENDED_ACCESSED = 1 << 7;
     }
 }
 
@@ -189,7 +191,7 @@ pub struct FirstStage {
     pub root: Gpa,
     /// FSPM.
     pub mode: PagingMode,
-    /// SRE and WPE.
+    /// SRE, WPE and EAFE.
     pub flags: FirstStageFlags,
 }
 
@@ -307,6 +309,20 @@ impl PasidEntry {
         self
     }
 
+    /// The same entry with SSADE set: the second stage is marked where it is used and written through.
+    #[must_use]
+    pub const fn with_second_stage_marks(mut self) -> Self {
+        self.word0 = self.word0.with_second_stage_marks(true);
+        self
+    }
+
+    /// The same entry with PWSNP clear: its tables are walked without snooping.
+    #[must_use]
+    pub const fn without_walk_snoops(mut self) -> Self {
+        self.word1 = self.word1.with_walk_snoops(false);
+        self
+    }
+
     /// Where the entry of a PASID stands, from the start of its table, in bytes.
     #[must_use]
     pub fn offset_of(pasid: GuestPasid) -> u64 {
@@ -366,6 +382,18 @@ impl PasidEntry {
         DomainId::new(self.word1.domain())
     }
 
+    /// SSADE.
+    #[must_use]
+    pub const fn second_stage_marks(self) -> bool {
+        self.word0.second_stage_marks()
+    }
+
+    /// PWSNP.
+    #[must_use]
+    pub const fn walk_snoops(self) -> bool {
+        self.word1.walk_snoops()
+    }
+
     /// PGTT with what belongs to it.
     #[must_use]
     pub const fn translation(self) -> Translation {
@@ -391,12 +419,12 @@ impl PasidEntry {
     #[must_use]
     pub fn reserved_is_zero(self) -> bool {
         self.word0.reserved_5() == 0
-            && self.word0.reserved_11_9() == 0
+            && self.word0.reserved_11_10() == 0
             && self.word0.reserved_63_52() == 0
             && self.word1.reserved_22_16() == 0
             && self.word1.reserved_63_25() == 0
             && self.word2.reserved_1() == 0
-            && self.word2.reserved_11_7() == 0
+            && self.word2.reserved_11_8() == 0
             && self.word2.reserved_63_52() == 0
             && self.reserved == [0; 5]
     }

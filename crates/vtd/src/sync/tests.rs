@@ -241,10 +241,7 @@ fn nested_and_pass_through_entries_are_bound() {
     use crate::spec::pasid_table::{FirstStage, SecondStage};
 
     let mut rig = Rig::booted();
-    // A second stage that is one leaf of 1 GiB: every guest address is itself.
-    let (root, third) = (rig.frames(1), rig.frames(1));
-    rig.store(root, &[third.get() | 0b11]);
-    rig.store(third, &[1 << 7 | 0b11]);
+    let (root, _) = identity(&mut rig);
     let second = SecondStage {
         root,
         width: AddressWidth::FourLevel,
@@ -269,13 +266,73 @@ fn nested_and_pass_through_entries_are_bound() {
     assert_eq!(rig.read(Some(pasid(3)), Iova::new(data.get())), Ok(0xfeed));
 }
 
+/// The second stage of a guest in a root table of one entry: one leaf of 1 GiB, every address itself.
+fn identity(rig: &mut Rig) -> (Gpa, Gpa) {
+    let (root, third) = (rig.frames(1), rig.frames(1));
+    rig.store(root, &[third.get() | 0b11]);
+    rig.store(third, &[1 << 7 | 0b11]);
+    (root, third)
+}
+
+#[test]
+fn ecap_ssads_second_stages_are_marked_where_the_entry_says_so() {
+    const ACCESSED: u64 = 1 << 8;
+    const DIRTY: u64 = 1 << 9;
+    let mut rig = Rig::booted();
+    let (root, third) = identity(&mut rig);
+    let data = rig.frames(1);
+    let entry = PasidEntry::second_stage(root, AddressWidth::FourLevel, DOMAIN);
+    rig.set_entry(pasid(1), entry);
+    rig.set_entry(pasid(2), entry.with_second_stage_marks());
+    rig.submit(&[InvDescriptor::pasid_cache(PasidCacheScope::Global)]);
+    let marks = |rig: &Rig| [root, third].map(|at| rig.load(at) & (ACCESSED | DIRTY));
+    let at = Iova::new(data.get());
+    rig.read(Some(pasid(1)), at).unwrap();
+    assert_eq!(marks(&rig), [0, 0], "not without SSADE");
+    rig.read(Some(pasid(2)), at).unwrap();
+    assert_eq!(marks(&rig), [ACCESSED, ACCESSED]);
+    rig.write(Some(pasid(2)), at, 1).unwrap();
+    assert_eq!(marks(&rig), [ACCESSED, ACCESSED | DIRTY]);
+}
+
+#[test]
+fn ecap_smpwcs_without_page_walk_snoop_nothing_can_be_marked() {
+    let mut rig = Rig::booted();
+    let (root, _) = identity(&mut rig);
+    let entry = PasidEntry::second_stage(root, AddressWidth::FourLevel, DOMAIN);
+    let entry = entry.with_second_stage_marks().without_walk_snoops();
+    rig.set_entry(pasid(1), entry);
+    rig.submit(&[InvDescriptor::pasid_cache(PasidCacheScope::Global)]);
+    let at = Iova::new(rig.frames(1).get());
+    assert!(rig.read(Some(pasid(1)), at).is_err());
+    let record = rig.take_record().unwrap();
+    assert_eq!(record.reason().get(), 0x7c);
+}
+
+#[test]
+fn ecap_eafs_the_extended_accessed_flag_is_set_where_the_entry_says_so() {
+    const EXTENDED: u64 = 1 << 10;
+    let mut rig = Rig::booted();
+    for (number, flags) in [
+        (1, FirstStageFlags::empty()),
+        (2, FirstStageFlags::EXTENDED_ACCESSED),
+    ] {
+        let space = Space::with_page(&mut rig, AT, 0x1111);
+        let entry = PasidEntry::first_stage(space.root, PagingMode::FourLevel, DOMAIN, flags);
+        rig.set_entry(pasid(number), entry);
+        rig.submit(&[InvDescriptor::pasid_cache(PasidCacheScope::Global)]);
+        assert_eq!(rig.read(Some(pasid(number)), AT), Ok(0x1111));
+        let index = AT.get() >> 39 & 0x1ff;
+        let top = space.root.checked_add(index * 8).unwrap();
+        assert_eq!(rig.load(top) & EXTENDED != 0, number == 2);
+    }
+}
+
 /// What Linux does without scalable mode: one context entry for each function, a second stage.
 #[test]
 fn legacy_mode_translates_requests_without_a_pasid() {
     let mut rig = Rig::new();
-    let (root, third) = (rig.frames(1), rig.frames(1));
-    rig.store(root, &[third.get() | 0b11]);
-    rig.store(third, &[1 << 7 | 0b11]);
+    let (root, third) = identity(&mut rig);
     let table = rig.frames(1);
     rig.store(rig.root, &[table.get() | 1, 0]);
     let entry = LegacyContextEntry::new(

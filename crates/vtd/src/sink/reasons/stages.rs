@@ -178,8 +178,31 @@ pub(super) fn beyond_host_width(rig: &mut Rig) -> Request {
     Request::read().at(1 << 52)
 }
 
-/// A function whose tables stand in memory that it may only read.
+pub(super) fn first_mark_incoherent(rig: &mut Rig) -> Request {
+    let path = Path::new(rig, AT.get());
+    bind(rig, path.first().without_walk_snoops());
+    Request::read()
+}
+
+pub(super) fn second_mark_incoherent(rig: &mut Rig) -> Request {
+    let path = Path::new(rig, AT.get());
+    let entry = path.second().with_second_stage_marks();
+    bind(rig, entry.without_walk_snoops());
+    Request::read()
+}
+
 pub(super) fn mark_failed(rig: &mut Rig) -> Request {
+    in_read_only_memory(rig, first)
+}
+
+pub(super) fn second_mark_failed(rig: &mut Rig) -> Request {
+    in_read_only_memory(rig, |root| {
+        PasidEntry::second_stage(root, AddressWidth::FourLevel, DOMAIN).with_second_stage_marks()
+    })
+}
+
+/// A function whose tables stand in memory that it may only read.
+fn in_read_only_memory(rig: &mut Rig, entry: impl FnOnce(Gpa) -> PasidEntry) -> Request {
     const ALIAS: u64 = 1 << 30;
     let function = Bdf::new(0, 0x11, 0);
     let host = Bdf::new(0x6b, 0, 0);
@@ -196,7 +219,7 @@ pub(super) fn mark_failed(rig: &mut Rig) -> Request {
     rig.set_context(function, all_flags());
     rig.unit.attached(function);
     let path = Path::new(rig, AT.get());
-    bind(rig, first(Gpa::new(path.root.get() | ALIAS)));
+    bind(rig, entry(Gpa::new(path.root.get() | ALIAS)));
     Request {
         attachment: Some(Arc::new(attached.unwrap())),
         ..Request::read()

@@ -71,20 +71,22 @@ fn reserved_bits_of_a_pasid_entry_are_seen_and_ignored_ones_are_not() {
     };
     for (word, bit) in [
         (0, 5),
-        (0, 9),
+        (0, 10),
+        (0, 11),
         (0, 63),
         (1, 16),
         (1, 25),
         (1, 96 - 64),
         (2, 1),
-        (2, 7),
+        (2, 8),
+        (2, 11),
         (2, 52),
         (3, 0),
         (7, 63),
     ] {
         assert!(!with(word, bit).reserved_is_zero(), "word {word} bit {bit}");
     }
-    for (word, bit) in [(1, 24), (2, 5), (2, 6)] {
+    for (word, bit) in [(0, 9), (1, 23), (1, 24), (2, 5), (2, 6), (2, 7)] {
         assert!(with(word, bit).reserved_is_zero(), "word {word} bit {bit}");
     }
 }
