@@ -8,6 +8,7 @@ use palisade_iommu::{
 use palisade_memory::GuestMemory;
 use palisade_units::{Bdf, Gpa, GuestPasid};
 
+use crate::spec::DomainId;
 use crate::spec::command::{RootTableAddress, TranslationTableMode};
 use crate::spec::context::{AddressWidth, ContextEntry, ContextFlags};
 use crate::spec::fault::FaultCode;
@@ -39,6 +40,8 @@ impl TableFault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) space: Space,
+    /// What caches keep it under.
+    pub(crate) domain: DomainId,
     /// Whether an entry on the way has FPD set.
     pub(crate) processing: FaultProcessing,
 }
@@ -207,7 +210,11 @@ impl<'a> Tables<'a> {
             }
             LegacyTranslation::Reserved => return fault(FaultCode::LEGACY_CONTEXT_INVALID),
         };
-        Ok(Found { space, processing })
+        Ok(Found {
+            space,
+            domain: entry.domain(),
+            processing,
+        })
     }
 
     /// The words of an entry, read once.
@@ -255,7 +262,11 @@ fn interpret(entry: PasidEntry, before: FaultProcessing) -> Result<Found, TableF
         return fault(FaultReason::PasidEntryReserved);
     }
     match space(entry) {
-        Some(space) => Ok(Found { space, processing }),
+        Some(space) => Ok(Found {
+            space,
+            domain: entry.domain(),
+            processing,
+        }),
         None => fault(FaultReason::PasidEntryInvalid),
     }
 }

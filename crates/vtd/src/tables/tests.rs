@@ -345,6 +345,7 @@ mod legacy {
         let second = Space::SecondStage(SecondStage::new(Gpa::new(0x5000), Levels::Four));
         let found = |space| Found {
             space,
+            domain: DomainId::new(3),
             processing: FaultProcessing::Report,
         };
         assert_eq!(space(LegacyTranslation::SecondStage), Ok(found(second)));
