@@ -11,16 +11,21 @@ use palisade_vfio::{GuestScope, SpaceKey, VfioError};
 use crate::Unit;
 use crate::queue::Budget;
 use crate::registers::TranslationState;
+use crate::spec::DomainId;
 use crate::spec::command::TranslationTableMode;
 use crate::spec::descriptor::{FunctionMask, PageRange};
 use crate::tables::{Found, Tables, Tag};
 
+mod domains;
 mod pending;
 
+pub(crate) use domains::Domains;
 pub(crate) use pending::{CacheScope, Pending, TableScope};
 
 /// What a container call costs of the budget, where reading a page of a table costs one.
 const CALL_COST: u32 = 16;
+/// How many entries of a domain are named one by one.
+const CALLS_OF_ONE_SCOPE: usize = 16;
 /// How many entries of one function may fail to be bound before a scan stops trying. What they cost is the
 /// guest's own doing: it has far more entries than PASIDs.
 const FAILURES_OF_A_SCAN: u32 = 4096;
@@ -89,6 +94,7 @@ impl Unit {
                 Space::PassThrough,
                 FaultProcessing::Report,
             );
+            self.domains.forget(function, SpaceKey::WithoutPasid);
             if let Err(error) = passed {
                 self.say_unbound(function, &error);
             }
@@ -208,7 +214,9 @@ impl Unit {
 
     fn bind(&self, function: Bdf, key: SpaceKey, found: Found) -> Result<(), VfioError> {
         self.container
-            .bind(function, key, found.space, found.processing)
+            .bind(function, key, found.space, found.processing)?;
+        self.domains.note(function, key, found.domain);
+        Ok(())
     }
 
     /// An entry that cannot be bound must not leave its predecessor in place.
@@ -220,6 +228,7 @@ impl Unit {
     /// Unbinds, if anything is bound there: otherwise there is nothing to do.
     fn unbind(&self, function: Bdf, key: SpaceKey) {
         let _ = self.container.unbind(function, key);
+        self.domains.forget(function, key);
     }
 
     fn say_unbound(&self, function: Bdf, error: &VfioError) {
@@ -235,47 +244,63 @@ impl Unit {
         budget: &mut Budget,
     ) {
         for function in self.container.guest_bdfs() {
-            let Some(scope) = self.scope_on(function, scope) else {
-                continue;
-            };
-            if !done.contains(&(function, scope)) {
-                done.push((function, scope));
-                budget.spend(CALL_COST);
-                self.container.invalidate(function, scope);
+            for scope in self.scopes_on(function, scope) {
+                if !done.contains(&(function, scope)) {
+                    done.push((function, scope));
+                    budget.spend(CALL_COST);
+                    self.container.invalidate(function, scope);
+                }
             }
         }
     }
 
     /// What of a function is to be forgotten, in the words of the container.
-    fn scope_on(&self, function: Bdf, scope: CacheScope) -> Option<GuestScope> {
+    fn scopes_on(&self, function: Bdf, scope: CacheScope) -> Vec<GuestScope> {
         match scope {
-            // The platform's caches know no domains: more is forgotten than was asked for.
-            CacheScope::All | CacheScope::Domain(_) => Some(GuestScope::All),
-            CacheScope::PagesOfDomain(_, range) => {
-                Some(self.pages_of_second_stages(function, range))
+            CacheScope::All => vec![GuestScope::All],
+            CacheScope::Domain(domain) => {
+                self.scopes_of_domain(function, domain, |key, _| GuestScope::Key(key))
             }
-            CacheScope::Function(only) => (only == function).then_some(GuestScope::All),
-            CacheScope::WithoutPasid(only, range) => {
-                (only == function).then(|| pages(SpaceKey::WithoutPasid, range))
-            }
-            CacheScope::Pasid(only, pasid, range) => {
-                only.is_none_or(|only| only == function).then(|| {
-                    let key = self.tables().map_or(SpaceKey::Pasid(pasid), |tables| {
-                        key(tables, function, pasid)
-                    });
-                    pages(key, range)
+            // First stages, nested or not, lose everything, for what they cached stands under other
+            // addresses (VT-d §6.5.2.3).
+            CacheScope::PagesOfDomain(domain, range) => {
+                self.scopes_of_domain(function, domain, |key, space| match space {
+                    Space::SecondStage(_) | Space::PassThrough => pages(key, range),
+                    Space::FirstStage(_) | Space::Nested(..) => GuestScope::Key(key),
                 })
+            }
+            CacheScope::Function(only) if only == function => vec![GuestScope::All],
+            CacheScope::WithoutPasid(only, range) if only == function => {
+                vec![pages(SpaceKey::WithoutPasid, range)]
+            }
+            CacheScope::Pasid(only, pasid, range) if only.is_none_or(|only| only == function) => {
+                let key = self.tables().map_or(SpaceKey::Pasid(pasid), |tables| {
+                    key(tables, function, pasid)
+                });
+                vec![pages(key, range)]
+            }
+            CacheScope::Function(_) | CacheScope::WithoutPasid(..) | CacheScope::Pasid(..) => {
+                Vec::new()
             }
         }
     }
 
-    /// A range of what is translated by a second stage. Of first stages everything goes, for what they
-    /// cached stands under other addresses.
-    fn pages_of_second_stages(&self, function: Bdf, range: PageRange) -> GuestScope {
-        let bound = self.container.bound(function);
-        match bound.as_slice() {
-            [(key, Space::SecondStage(_) | Space::PassThrough)] => pages(*key, range),
-            _ => GuestScope::All,
+    /// What each entry of a domain loses. Of many the whole function does, which is one call.
+    fn scopes_of_domain(
+        &self,
+        function: Bdf,
+        domain: DomainId,
+        loses: impl Fn(SpaceKey, Space) -> GuestScope,
+    ) -> Vec<GuestScope> {
+        let bound = self.container.bound(function).into_iter();
+        let scopes: Vec<GuestScope> = bound
+            .filter(|(key, _)| self.domains.may_be(function, *key, domain))
+            .map(|(key, space)| loses(key, space))
+            .collect();
+        if scopes.len() > CALLS_OF_ONE_SCOPE {
+            vec![GuestScope::All]
+        } else {
+            scopes
         }
     }
 }

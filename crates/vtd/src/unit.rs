@@ -19,7 +19,7 @@ use crate::spec::command::{
 };
 use crate::spec::descriptor::FunctionMask;
 use crate::spec::virtual_command::{Layout, VirtualCommand, VirtualResponse};
-use crate::sync::{CacheScope, Pending, TableScope};
+use crate::sync::{CacheScope, Domains, Pending, TableScope};
 
 /// Which virtual command registers a unit shows (VT-d §11.4.16).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +62,7 @@ pub struct Unit {
     /// The invalidation queue holds more than the last access could do.
     pub(crate) behind: AtomicBool,
     pub(crate) presence: Presence,
+    pub(crate) domains: Domains,
     pub(crate) asked: Asked,
     pub(crate) counts: Counts,
 }
@@ -113,6 +114,7 @@ impl Unit {
             work: Mutex::new(()),
             behind: AtomicBool::new(false),
             presence: Presence::new(),
+            domains: Domains::default(),
             asked: Asked::default(),
             counts: Counts::default(),
         });
@@ -251,7 +253,8 @@ impl Unit {
         }
     }
 
-    /// CCMD (VT-d §11.4.6.1). The container's bindings know no domains, so a domain is everything.
+    /// CCMD (VT-d §11.4.6.1). A domain is everything: an entry that was not present has domain 0 in caching
+    /// mode, and may have another one since.
     fn context_command(&self, command: ContextCommand) {
         let _work = self.work();
         let (scope, actual) = match command.requested() {
@@ -278,7 +281,7 @@ impl Unit {
         let (scope, actual) = match command.requested() {
             Granularity::Reserved => (None, Granularity::Reserved),
             Granularity::Global => (Some(CacheScope::All), Granularity::Global),
-            Granularity::Domain => (Some(CacheScope::Domain(domain)), Granularity::Global),
+            Granularity::Domain => (Some(CacheScope::Domain(domain)), Granularity::Domain),
             Granularity::Selective => {
                 let range = self.registers().invalidate_address().range();
                 let scope = range.map(|range| CacheScope::PagesOfDomain(domain, range));
@@ -334,6 +337,7 @@ impl Unit {
         let _work = self.work();
         self.registers().reset();
         self.container.close();
+        self.domains.clear();
         // What engines reported until the container was closed.
         self.registers().reset();
         self.behind.store(false, Ordering::Release);

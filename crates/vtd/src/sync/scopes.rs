@@ -5,9 +5,10 @@ use palisade_units::{Bdf, GuestPasid, Iova};
 use palisade_vfio::{GuestScope, SpaceKey};
 
 use super::CacheScope;
+use crate::spec::DomainId;
 use crate::spec::context::AddressWidth;
 use crate::spec::descriptor::{FunctionMask, InvDescriptor, PageRange, PasidCacheScope};
-use crate::spec::pasid_table::PasidEntry;
+use crate::spec::pasid_table::{FirstStageFlags, PagingMode, PasidEntry};
 use crate::testing::{DOMAIN, FUNCTION, Rig, Space, all_flags, first_stage, pasid};
 
 const AT: Iova = Iova::new(0x7f12_3456_7000);
@@ -28,8 +29,8 @@ fn two_functions() -> Rig {
 }
 
 /// What is forgotten of the two functions.
-fn scopes(rig: &Rig, scope: CacheScope) -> [Option<GuestScope>; 2] {
-    [FUNCTION, OTHER].map(|function| rig.unit.scope_on(function, scope))
+fn scopes(rig: &Rig, scope: CacheScope) -> [Vec<GuestScope>; 2] {
+    [FUNCTION, OTHER].map(|function| rig.unit.scopes_on(function, scope))
 }
 
 fn four_pages(key: SpaceKey) -> GuestScope {
@@ -50,39 +51,37 @@ fn r40_each_scope_is_of_what_it_names() {
     let space = Space::new(&mut rig);
     rig.bind(pasid(5), &space);
     let range = PageRange::holding(AT, 2);
-    let all = Some(GuestScope::All);
-    let key = |raw| Some(GuestScope::Key(of(pasid(raw))));
-    let pages = |raw| Some(four_pages(of(pasid(raw))));
+    let all = &[GuestScope::All][..];
+    let key = &[GuestScope::Key(of(pasid(5)))][..];
+    let pages = &[four_pages(of(pasid(5)))][..];
     let without = SpaceKey::WithoutPasid;
+    let none = &[][..];
     for (scope, expected) in [
         (CacheScope::All, [all, all]),
-        (CacheScope::Function(FUNCTION), [all, None]),
-        (CacheScope::Function(OTHER), [None, all]),
-        (CacheScope::Function(NOBODY), [None, None]),
+        (CacheScope::Function(FUNCTION), [all, none]),
+        (CacheScope::Function(OTHER), [none, all]),
+        (CacheScope::Function(NOBODY), [none, none]),
         (
             CacheScope::WithoutPasid(FUNCTION, range),
-            [Some(four_pages(without)), None],
+            [&[four_pages(without)][..], none],
         ),
         (
             CacheScope::WithoutPasid(OTHER, PageRange::ALL),
-            [None, Some(GuestScope::Key(without))],
+            [none, &[GuestScope::Key(without)][..]],
         ),
         (
             CacheScope::Pasid(None, pasid(5), PageRange::ALL),
-            [key(5), key(5)],
+            [key, key],
         ),
-        (
-            CacheScope::Pasid(None, pasid(5), range),
-            [pages(5), pages(5)],
-        ),
+        (CacheScope::Pasid(None, pasid(5), range), [pages, pages]),
         (
             CacheScope::Pasid(Some(OTHER), pasid(5), range),
-            [None, pages(5)],
+            [none, pages],
         ),
         // RID_PASID is the name of requests without a PASID.
         (
             CacheScope::Pasid(Some(FUNCTION), pasid(0), range),
-            [Some(four_pages(without)), None],
+            [&[four_pages(without)][..], none],
         ),
     ] {
         assert_eq!(scopes(&rig, scope), expected, "{scope:?}");
@@ -90,24 +89,58 @@ fn r40_each_scope_is_of_what_it_names() {
 }
 
 /// Pages of a domain are those of its second stages. A first stage, nested or not, cached them under other
-/// addresses, so that it loses everything.
+/// addresses, so that it loses everything. Other domains lose nothing.
 #[test]
-fn r40_pages_of_a_domain_are_those_of_its_second_stage() {
+fn r40_a_domain_is_what_was_bound_under_its_number() {
     let mut rig = two_functions();
+    let of_processes = DomainId::new(7);
     let root = rig.frames(1);
     let second = PasidEntry::second_stage(root, AddressWidth::FourLevel, DOMAIN);
     rig.set_entry(pasid(0), second);
     rig.tell_of(pasid(0));
-    let scope = CacheScope::PagesOfDomain(DOMAIN, PageRange::holding(AT, 2));
-    let pages = Some(four_pages(SpaceKey::WithoutPasid));
-    assert_eq!(scopes(&rig, scope), [pages, pages]);
-    rig.set_entry(pasid(0), PasidEntry::pass_through(DOMAIN));
-    rig.tell_of(pasid(0));
-    assert_eq!(scopes(&rig, scope), [pages, pages]);
+    let mode = PagingMode::FourLevel;
+    let entry = PasidEntry::first_stage(root, mode, of_processes, FirstStageFlags::empty());
+    rig.set_entry(pasid(5), entry);
+    rig.tell_of(pasid(5));
+    let range = PageRange::holding(AT, 2);
+    let without = SpaceKey::WithoutPasid;
+    let process = GuestScope::Key(of(pasid(5)));
+    for (scope, expected) in [
+        (
+            CacheScope::PagesOfDomain(DOMAIN, range),
+            vec![four_pages(without)],
+        ),
+        (CacheScope::Domain(DOMAIN), vec![GuestScope::Key(without)]),
+        (
+            CacheScope::PagesOfDomain(of_processes, range),
+            vec![process],
+        ),
+        (CacheScope::Domain(of_processes), vec![process]),
+        (CacheScope::Domain(DomainId::new(0)), vec![]),
+        (CacheScope::PagesOfDomain(DomainId::new(8), range), vec![]),
+    ] {
+        let both = [expected.clone(), expected];
+        assert_eq!(scopes(&rig, scope), both, "{scope:?}");
+    }
+    // The number is that of the time when the unit was told of the entry.
+    let mode = PagingMode::FourLevel;
+    let moved = PasidEntry::first_stage(root, mode, DOMAIN, FirstStageFlags::empty());
+    rig.set_entry(pasid(5), moved);
+    let of_domain = CacheScope::Domain(of_processes);
+    assert_eq!(scopes(&rig, of_domain), [vec![process], vec![process]]);
+    rig.tell_of(pasid(5));
+    assert_eq!(scopes(&rig, of_domain), [vec![], vec![]]);
+}
+
+#[test]
+fn r40_a_domain_of_many_entries_is_forgotten_with_its_function() {
+    let mut rig = Rig::booted();
     let space = Space::new(&mut rig);
-    rig.bind(pasid(5), &space);
-    let all = Some(GuestScope::All);
-    assert_eq!(scopes(&rig, scope), [all, all]);
+    for raw in 1..=17 {
+        rig.bind(pasid(raw), &space);
+    }
+    let scopes = rig.unit.scopes_on(FUNCTION, CacheScope::Domain(DOMAIN));
+    assert_eq!(scopes, [GuestScope::All]);
 }
 
 /// An entry that changes is found where it was told of, and nowhere else.

@@ -179,10 +179,10 @@ fn r40_a_reserved_granularity_is_answered_with_itself_and_does_nothing() {
     assert!(legacy.reads());
 }
 
-/// IAIG: the platform's caches know no domains, so that one is everything.
+/// IAIG says what was done.
 #[test]
 fn r40_iotlb_commands_answer_what_they_did() {
-    for (command, done) in [(1 << 60, 1), (2 << 60 | 1 << 32, 1), (3 << 60 | 1 << 32, 3)] {
+    for (command, done) in [(1 << 60, 1), (2 << 60 | 1 << 32, 2), (3 << 60 | 1 << 32, 3)] {
         let mut legacy = Legacy::new();
         assert!(legacy.reads());
         legacy.rig.store(legacy.leaf, &[0]);
@@ -199,6 +199,25 @@ fn r40_iotlb_commands_answer_what_they_did() {
 }
 
 #[test]
+fn r40_iotlb_commands_leave_other_domains_and_pages_alone() {
+    let mut legacy = Legacy::new();
+    assert!(legacy.reads());
+    legacy.rig.store(legacy.leaf, &[0]);
+    let [mine, other] = [1 << 32, 2 << 32];
+    let page = |at| InvalidateAddress::new(PageRange::page(at), LeafHint::AnyLevel);
+    legacy.rig.write64(reg::IVA, page(AT).into_bits());
+    assert_eq!(legacy.invalidates_translations(2 << 60 | other), 2);
+    assert_eq!(legacy.invalidates_translations(3 << 60 | other), 3);
+    let next = Iova::new(AT.get() + 0x1000);
+    legacy.rig.write64(reg::IVA, page(next).into_bits());
+    assert_eq!(legacy.invalidates_translations(3 << 60 | mine), 3);
+    assert!(legacy.reads());
+    legacy.rig.write64(reg::IVA, page(AT).into_bits());
+    assert_eq!(legacy.invalidates_translations(3 << 60 | mine), 3);
+    assert!(!legacy.reads());
+}
+
+#[test]
 fn r40_pages_under_a_mask_beyond_the_capability_are_not_invalidated() {
     let mut legacy = Legacy::new();
     assert!(legacy.reads());
@@ -210,6 +229,6 @@ fn r40_pages_under_a_mask_beyond_the_capability_are_not_invalidated() {
     // The largest that is offered, with address bits beyond MGAW, which do not count.
     let address = 0x7f << 57 | AT.get() | u64::from(MAX_ADDRESS_MASK);
     legacy.rig.write64(reg::IVA, address);
-    assert_eq!(legacy.invalidates_translations(3 << 60), 3);
+    assert_eq!(legacy.invalidates_translations(3 << 60 | 1 << 32), 3);
     assert!(!legacy.reads());
 }
