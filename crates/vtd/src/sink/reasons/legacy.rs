@@ -10,6 +10,7 @@ use crate::spec::context::AddressWidth;
 use crate::spec::descriptor::{ContextScope, InvDescriptor};
 use crate::spec::fault::FaultCode;
 use crate::spec::legacy_context::{LegacyContextEntry, LegacyTranslation};
+use crate::spec::register as reg;
 use crate::testing::{FUNCTION, Rig};
 
 const OPEN: u64 = 0b11;
@@ -136,4 +137,24 @@ legacy_reasons! {
     r59_32h_a_page_request_in_legacy_mode: LEGACY_PAGE_REQUEST by |rig| {
         legacy(rig, |_, _| {}).with(What::AskForPage)
     };
+}
+
+#[test]
+fn r60_fpd_of_a_legacy_context_entry_silences_its_faults() {
+    const FPD: u64 = 1 << 1;
+    let silent = |spoil: fn(&mut Rig, &Legacy)| {
+        let mut rig = Rig::booted();
+        let request = legacy(&mut rig, |rig, tables| {
+            rig.store(tables.context, &[rig.load(tables.context) | FPD]);
+            spoil(rig, tables);
+        });
+        request.refused(&rig);
+        rig.read32(reg::FSTS) == 0
+    };
+    // Of a walk, of the entry itself, present or not.
+    assert!(silent(|rig, tables| rig.store(tables.stages[3], &[0])));
+    assert!(silent(|rig, tables| rig.store(tables.context, &[FPD, 0])));
+    assert!(silent(|rig, tables| rig.store(tables.context, &[0b1111, 0])));
+    // The root entry has no say, and its faults are not qualified.
+    assert!(!silent(|rig, _| rig.store(rig.root, &[0, 0])));
 }
