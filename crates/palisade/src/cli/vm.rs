@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use palisade_host::{
     config::{HostConfig, TenantConfig},
     host::Host,
-    vm::{self, Machine, Qemu, Served},
+    vm::{self, Machine, OnReboot, Qemu, Served},
 };
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
@@ -48,6 +48,9 @@ pub(super) struct Arguments {
     /// Virtual CPUs
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     cpus: u8,
+    /// Let the guest reboot; without this a reboot ends the machine
+    #[arg(long)]
+    reboot: bool,
     /// Accelerator functions that the guest gets, 1 to 8, each one queue of the shared parent
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8), conflicts_with = "config")]
     functions: u8,
@@ -103,6 +106,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         accel: arguments.accel.clone(),
         cpu: arguments.cpu.clone(),
         cpus: arguments.cpus,
+        on_reboot: if arguments.reboot {
+            OnReboot::Restart
+        } else {
+            OnReboot::End
+        },
         arguments: arguments.arguments.clone(),
     };
     machine.check()?;

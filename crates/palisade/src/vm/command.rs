@@ -14,6 +14,15 @@ use super::{Qemu, Served, VmError};
 /// What a guest needs before it turns shared virtual addressing on, and a console.
 const KERNEL_ARGUMENTS: &str = "console=ttyS0 intel_iommu=on,sm_on";
 
+/// What becomes of the machine when its guest reboots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnReboot {
+    /// QEMU ends.
+    End,
+    /// The machine is reset, as metal is: its firmware places everything anew, the kernel starts again.
+    Restart,
+}
+
 /// The machine around the guest.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -31,6 +40,8 @@ pub struct Machine {
     pub cpu: String,
     /// Virtual CPUs.
     pub cpus: u8,
+    /// What a reboot of the guest does.
+    pub on_reboot: OnReboot,
     /// What is put behind everything else.
     pub arguments: Vec<OsString>,
 }
@@ -62,7 +73,10 @@ impl Machine {
                 self.memory
             ))
             .args(["-m", &self.memory, "-accel", &self.accel, "-cpu", &self.cpu])
-            .args(["-smp", &self.cpus.to_string(), "-no-reboot"]);
+            .args(["-smp", &self.cpus.to_string()]);
+        if self.on_reboot == OnReboot::End {
+            command.arg("-no-reboot");
+        }
         if !self
             .arguments
             .iter()

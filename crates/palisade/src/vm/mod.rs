@@ -19,7 +19,7 @@ use std::{
 
 use palisade_units::Bdf;
 
-pub use command::Machine;
+pub use command::{Machine, OnReboot};
 pub use dmar::{DmarError, TableFormat, write_dmar};
 pub use qemu::{Qemu, Version};
 
