@@ -267,13 +267,26 @@ impl Daemon {
         }
     }
 
-    /// The command that starts a machine at the sockets of `tenant`.
+    /// The command that starts a machine at the sockets of `tenant`. It ends when its guest reboots.
     pub(crate) fn machine(&self, tenant: &str, boot: &Boot<'_>, console: &Console) -> Command {
+        let mut command = self.attached(tenant);
+        boot.add_to(&mut command, console);
+        command
+    }
+
+    /// The same for a machine whose guest may reboot.
+    pub(crate) fn restarting(&self, tenant: &str, boot: &Boot<'_>, console: &Console) -> Command {
+        let mut command = self.attached(tenant);
+        command.arg("--reboot");
+        boot.add_to(&mut command, console);
+        command
+    }
+
+    fn attached(&self, tenant: &str) -> Command {
         let mut command = palisade(&self.program);
         command
             .args(["vm", "--tenant", tenant, "--config"])
             .arg(self.folder.path().join("host.toml"));
-        boot.add_to(&mut command, console);
         command
     }
 
@@ -317,6 +330,8 @@ pub(crate) struct Boot<'a> {
     pub(crate) kernel: &'a Kernel,
     pub(crate) initrd: &'a Path,
     pub(crate) kernel_arguments: String,
+    /// The processor, as QEMU names it.
+    pub(crate) cpu: String,
 }
 
 impl Boot<'_> {
@@ -338,6 +353,8 @@ impl Boot<'_> {
             .arg(&self.setup.qemu)
             .arg("--append")
             .arg(&self.kernel_arguments)
+            .arg("--cpu")
+            .arg(&self.cpu)
             .arg("--")
             .args(["-vga", "none", "-nic", "none"])
             .args(console.qemu_arguments());

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use anyhow::bail;
 use palisade_guests::Layout;
-use palisade_guests::scenario::{ALL, Bench, Scenario};
+use palisade_guests::scenario::{self, Bench, Scenario};
 use palisade_guests::setup::{self, Freshness, Setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Scenarios to run; all of them if none is named
+    /// Scenarios to run, or groups of them such as matrix; all of them if none is named
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// Only tell which scenarios there are
@@ -26,8 +26,8 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.list {
-        for scenario in ALL {
-            println!("{:10} {}", scenario.name, scenario.about);
+        for scenario in scenario::all() {
+            println!("{:24} {}", scenario.name, scenario.about);
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -57,25 +57,26 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 fn chosen(names: &[String]) -> anyhow::Result<Vec<Scenario>> {
     if names.is_empty() {
-        return Ok(ALL.to_vec());
+        return Ok(scenario::all());
     }
     let mut scenarios = Vec::new();
     for name in names {
-        let Some(scenario) = Scenario::find(name) else {
-            let known: Vec<&str> = ALL.iter().map(|scenario| scenario.name).collect();
+        let found = Scenario::find(name);
+        if found.is_empty() {
+            let known: Vec<String> = scenario::all().into_iter().map(|s| s.name).collect();
             bail!(
                 "there is no scenario {name}; there are {}",
                 known.join(", ")
             );
-        };
-        scenarios.push(scenario);
+        }
+        scenarios.extend(found);
     }
     Ok(scenarios)
 }
 
 fn tell(layout: &Layout, setup: &Setup) {
     println!("QEMU {} as {}", setup.qemu_version, setup.qemu.display());
-    for kernel in [&setup.newest, &setup.allocator] {
+    for kernel in [&setup.newest, &setup.stable, &setup.allocator] {
         println!("Linux {}", kernel.release);
     }
     println!("what guests say goes to {}", layout.logs().display());

@@ -66,8 +66,19 @@ impl Accelerator {
         fs::read_to_string(file).map_or_else(|e| e.to_string(), |text| text.trim().to_owned())
     }
 
+    /// Whether the driver has PASIDs for it: what its file says, `1` or `0`.
+    ///
+    /// # Errors
+    /// sysfs does not say.
+    pub fn has_pasids(&self) -> anyhow::Result<u64> {
+        read_number(&self.folder().join("pasid_enabled"))
+    }
+
     /// Engine and queue into group 0, everything enabled.
-    fn enable(&self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// The kernel refuses a step; the error says which and what the device answered.
+    pub fn enable(&self, kind: QueueKind) -> anyhow::Result<()> {
         let engine = Path::new(DEVICES).join(format!("engine{}.0", self.number));
         write(&engine.join("group_id"), "0")?;
         let most = read_number(&self.folder().join("max_work_queues_size"))?;
@@ -78,23 +89,42 @@ impl Accelerator {
             ("mode", "dedicated"),
             ("priority", "10"),
             ("size", entries.as_str()),
-            ("type", "user"),
-            ("name", "palisade"),
+            ("type", kind.name()),
+            ("name", kind.queue_name()),
         ];
         for (file, value) in steps {
             write(&queue.join(file), value)?;
         }
         // Newer kernels want to be told which driver the queue is for, and let it block; older have no
         // such files.
-        for (file, value) in [("driver_name", "user"), ("block_on_fault", "1")] {
+        for (file, value) in [
+            ("driver_name", kind.driver()),
+            ("block_on_fault", kind.blocks()),
+        ] {
             let path = queue.join(file);
             if path.exists() {
                 write(&path, value)?;
             }
         }
         self.bind("idxd", &self.name)?;
-        self.bind("user", &self.queue_name())?;
-        wait_for(&self.queue_path())
+        self.bind(kind.driver(), &self.queue_name())?;
+        match kind {
+            QueueKind::User => wait_for(&self.queue_path()),
+            QueueKind::Kernel => Ok(()),
+        }
+    }
+
+    /// Queue and device disabled, as before [`Accelerator::enable`].
+    ///
+    /// # Errors
+    /// The kernel refuses a step.
+    pub fn disable(&self, kind: QueueKind) -> anyhow::Result<()> {
+        self.unbind(kind.driver(), &self.queue_name())?;
+        self.unbind("idxd", &self.name)
+    }
+
+    fn unbind(&self, driver: &str, device: &str) -> anyhow::Result<()> {
+        write(&Path::new(DRIVERS).join(driver).join("unbind"), device)
     }
 
     fn bind(&self, driver: &str, device: &str) -> anyhow::Result<()> {
@@ -107,19 +137,62 @@ impl Accelerator {
     }
 }
 
+/// Who uses a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueKind {
+    /// A process, which opens its device file.
+    User,
+    /// The kernel, which has its descriptors and records mapped by its DMA interface.
+    Kernel,
+}
+
+impl QueueKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Kernel => "kernel",
+        }
+    }
+
+    fn driver(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Kernel => "dmaengine",
+        }
+    }
+
+    fn queue_name(self) -> &'static str {
+        match self {
+            Self::User => "palisade",
+            Self::Kernel => "dmaengine",
+        }
+    }
+
+    fn blocks(self) -> &'static str {
+        match self {
+            Self::User => "1",
+            Self::Kernel => "0",
+        }
+    }
+}
+
 /// Finds `count` accelerators and enables the first queue of each, dedicated and for user processes.
 ///
 /// # Errors
 /// There are fewer, or the kernel refuses a step; the error says which and what the device answered.
 pub fn bring_up(count: usize) -> anyhow::Result<Vec<Accelerator>> {
-    let accelerators = find(count)?;
+    let accelerators = find_accelerators(count)?;
     for accelerator in &accelerators {
-        accelerator.enable()?;
+        accelerator.enable(QueueKind::User)?;
     }
     Ok(accelerators)
 }
 
-fn find(count: usize) -> anyhow::Result<Vec<Accelerator>> {
+/// Finds `count` accelerators, and leaves them as they are.
+///
+/// # Errors
+/// There are fewer: the driver did not accept the functions.
+pub fn find_accelerators(count: usize) -> anyhow::Result<Vec<Accelerator>> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let mut numbers: Vec<u32> = fs::read_dir(DEVICES)

@@ -91,6 +91,13 @@ impl Buffer {
         }
     }
 
+    /// Writes zeros over all of it.
+    pub fn clear(&self) {
+        for word in self.words() {
+            word.store(0, Ordering::Release);
+        }
+    }
+
     /// Writes to each page, and changes nothing, so that all of them are there.
     pub fn touch(&self) {
         for word in self.words().iter().step_by(512) {
@@ -108,6 +115,13 @@ impl Buffer {
     #[must_use]
     pub fn address(&self, offset_bytes: usize) -> u64 {
         self.words().as_ptr().expose_provenance() as u64 + offset_bytes as u64
+    }
+
+    /// The eight bytes at `offset_bytes`, a multiple of eight; none beyond the end.
+    #[must_use]
+    pub fn load_u64(&self, offset_bytes: usize) -> Option<u64> {
+        let word = self.words().get(offset_bytes / 8)?;
+        Some(word.load(Ordering::Acquire))
     }
 
     fn byte(&self, offset_bytes: usize) -> Option<u8> {

@@ -7,8 +7,8 @@
 //! PALISADE: done
 //! ```
 //!
-//! A check or a key is one word. Everything else on the port is noise and is skipped. The host writes one
-//! line only, [`GO_ON`], for a guest that waits until the host has looked at something.
+//! A check or a key is one word. Everything else on the port is noise and is skipped. The host writes an
+//! [`Answer`], one word on a line, for a guest that waits until the host has looked at something.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,8 +16,43 @@ use std::str::FromStr;
 /// What each line of the protocol starts with.
 pub const PREFIX: &str = "PALISADE: ";
 
-/// What the host writes, with a line feed, to let a waiting guest continue.
-pub const GO_ON: &str = "go";
+/// What the host writes to a waiting guest, with a line feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Continue.
+    GoOn,
+    /// Reboot in order: drivers shut their devices down.
+    Reboot,
+    /// Reset the machine at once, with everything at work.
+    Reset,
+}
+
+impl Answer {
+    const ALL: [Self; 3] = [Self::GoOn, Self::Reboot, Self::Reset];
+
+    /// The word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::GoOn => "go",
+            Self::Reboot => "reboot",
+            Self::Reset => "reset",
+        }
+    }
+
+    /// The answer of that word.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|answer| answer.word() == word)
+    }
+}
+
+/// What a guest writes into its kernel's log before it makes the device access what it may not. A fault that
+/// the kernel tells of before is nobody's wish.
+pub const FAULTS_PROVOKED: &str = "palisade: faults are provoked from here on";
+
+/// What it writes when the kernel has told of all that were provoked. The next is nobody's wish again.
+pub const FAULTS_OVER: &str = "palisade: no more faults are provoked";
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,6 +171,14 @@ mod tests {
             reason: "first\nsecond".into(),
         };
         assert_eq!(line.to_string(), "PALISADE: fail bring-up first second");
+    }
+
+    #[test]
+    fn an_answer_is_known_by_its_word() {
+        for answer in Answer::ALL {
+            assert_eq!(Answer::of_word(answer.word()), Some(answer));
+        }
+        assert_eq!(Answer::of_word("stop"), None);
     }
 
     #[test]

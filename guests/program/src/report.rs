@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use anyhow::Context;
 
-use crate::protocol::{GO_ON, Line};
+use crate::protocol::{Answer, Line};
 
 /// The report port: the second serial port, which the kernel does not write to.
 const PORT: &str = "/dev/ttyS1";
@@ -73,12 +73,23 @@ impl Report {
     /// Waits until the host says to go on.
     ///
     /// # Errors
-    /// The port cannot be read.
+    /// The port cannot be read, or the host says something else.
     pub fn wait_for_host(&self) -> anyhow::Result<()> {
+        match self.wait_for_answer()? {
+            Answer::GoOn => Ok(()),
+            other => anyhow::bail!("the host says {}, which is not for here", other.word()),
+        }
+    }
+
+    /// Waits until the host says something.
+    ///
+    /// # Errors
+    /// The port cannot be read.
+    pub fn wait_for_answer(&self) -> anyhow::Result<Answer> {
         let port = File::open(PORT).context("cannot open the report port for reading")?;
         for line in BufReader::new(port).lines() {
-            if line?.trim() == GO_ON {
-                return Ok(());
+            if let Some(answer) = Answer::of_word(line?.trim()) {
+                return Ok(answer);
             }
         }
         anyhow::bail!("the report port ended while waiting for the host")

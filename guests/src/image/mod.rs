@@ -2,6 +2,7 @@
 
 mod cpio;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use anyhow::Context;
 
 pub use cpio::{Archive, Mode};
 
-use crate::setup::{Kernel, KernelModule};
+use crate::setup::{Kernel, KernelModule, Load};
 
 /// What a guest is made of, beside its kernel.
 #[derive(Debug, Clone)]
@@ -55,14 +56,21 @@ pub fn write(path: &Path, contents: &Contents<'_>) -> anyhow::Result<()> {
         Mode::Program,
         &read(contents.program)?,
     );
-    let mut order = String::new();
+    let (mut order, mut vfio) = (String::new(), String::new());
+    let mut packed = BTreeSet::new();
     for KernelModule { name, file, load } in &contents.kernel.modules {
-        archive.file(&format!("lib/modules/{name}.ko"), Mode::Data, &read(file)?);
-        if *load == crate::setup::Load::AtBoot {
-            order.push_str(&format!("{name}.ko\n"));
+        // Two sets may need the same one.
+        if packed.insert(name) {
+            archive.file(&format!("lib/modules/{name}.ko"), Mode::Data, &read(file)?);
+        }
+        match load {
+            Load::AtBoot => order.push_str(&format!("{name}.ko\n")),
+            Load::WithVfio => vfio.push_str(&format!("{name}.ko\n")),
+            Load::ByScenario => {}
         }
     }
     archive.file("lib/modules/order", Mode::Data, order.as_bytes());
+    archive.file("lib/modules/vfio", Mode::Data, vfio.as_bytes());
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }

@@ -11,11 +11,13 @@ use super::pair::{self, Machine, Sweep};
 use super::{Bench, Scenario, expect_checks};
 use crate::host::{Daemon, Tenant, VirtualCommands};
 
-pub(super) const SCENARIO: Scenario = Scenario {
-    name: "kill",
-    about: "a machine is killed in mid-copy; the other goes on, the ledger returns",
-    run,
-};
+pub(super) fn scenario() -> Scenario {
+    Scenario::own(
+        "kill",
+        "a machine is killed in mid-copy; the other goes on, the ledger returns",
+        run,
+    )
+}
 
 const PATIENCE: Duration = Duration::from_secs(300);
 

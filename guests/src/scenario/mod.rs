@@ -2,7 +2,9 @@
 
 mod hello;
 mod kill;
+mod matrix;
 mod pair;
+mod reboot;
 mod sva;
 mod two_vms;
 mod vcmd;
@@ -15,7 +17,7 @@ use anyhow::{bail, ensure};
 
 use crate::Layout;
 use crate::host::{self, Boot};
-use crate::setup::{Kernel, Setup};
+use crate::setup::{Kernel, Movdir64b, Setup};
 use crate::vm::{Seen, image_for, kernel_arguments};
 
 /// What scenarios run with.
@@ -59,36 +61,57 @@ impl<'a> Bench<'a> {
         scenario: &str,
         more: &[&str],
     ) -> Boot<'b> {
-        // The accelerator's driver refuses a processor without that instruction, which emulation has not.
-        let mut arguments = vec!["setcpuid=movdir64b"];
-        arguments.extend(more);
+        let mut arguments = more.to_vec();
+        let cpu = match kernel.movdir64b() {
+            Movdir64b::KernelArgument => {
+                arguments.push("setcpuid=movdir64b");
+                "max"
+            }
+            Movdir64b::Processor => "max,x-force-features=on,+movdir64b",
+        };
         Boot {
             setup: self.setup,
             kernel,
             initrd: image,
             kernel_arguments: kernel_arguments(scenario, &arguments),
+            cpu: cpu.to_owned(),
         }
     }
 }
 
 /// A test.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Scenario {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// What it shows, for people.
-    pub about: &'static str,
-    run: fn(&Bench<'_>) -> anyhow::Result<Vec<String>>,
+    pub about: String,
+    run: Run,
+}
+
+/// What a scenario does.
+#[derive(Debug, Clone, Copy)]
+enum Run {
+    /// Something of its own.
+    Own(fn(&Bench<'_>) -> anyhow::Result<Vec<String>>),
+    /// One cell of the matrix.
+    Cell(matrix::Cell),
 }
 
 /// All of them, quickest first.
-pub const ALL: &[Scenario] = &[
-    hello::SCENARIO,
-    vcmd::SCENARIO,
-    sva::SCENARIO,
-    two_vms::SCENARIO,
-    kill::SCENARIO,
-];
+#[must_use]
+pub fn all() -> Vec<Scenario> {
+    let mut all = vec![
+        hello::scenario(),
+        vcmd::scenario(),
+        sva::scenario(),
+        two_vms::scenario(),
+        kill::scenario(),
+        reboot::scenario(),
+    ];
+    all.extend(matrix::scenarios());
+    all
+}
 
 /// How a scenario came out.
 #[derive(Debug)]
@@ -100,17 +123,31 @@ pub struct Outcome {
 }
 
 impl Scenario {
-    /// The scenario of that name.
+    /// The scenario of that name, or all of the group of that name: `matrix` is a group, and `matrix-6.1` is one.
     #[must_use]
-    pub fn find(name: &str) -> Option<Self> {
-        ALL.iter().copied().find(|scenario| scenario.name == name)
+    pub fn find(name: &str) -> Vec<Self> {
+        let group = format!("{name}-");
+        let mut found = all();
+        found.retain(|scenario| scenario.name == name || scenario.name.starts_with(&group));
+        found
+    }
+
+    fn own(name: &str, about: &str, run: fn(&Bench<'_>) -> anyhow::Result<Vec<String>>) -> Self {
+        Self {
+            name: name.to_owned(),
+            about: about.to_owned(),
+            run: Run::Own(run),
+        }
     }
 
     /// Runs it to its end.
     #[must_use]
     pub fn run(&self, bench: &Bench<'_>) -> Outcome {
         let started = Instant::now();
-        let result = (self.run)(bench);
+        let result = match self.run {
+            Run::Own(run) => run(bench),
+            Run::Cell(cell) => cell.run(bench, &self.name),
+        };
         Outcome {
             result,
             took: started.elapsed(),
@@ -133,4 +170,21 @@ fn expect_checks(guest: &str, seen: &Seen, checks: &[&str]) -> anyhow::Result<Ve
         }
     }
     Ok(told)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scenario_is_found_by_its_name_and_a_group_by_its_own() {
+        let names =
+            |name| -> Vec<String> { Scenario::find(name).into_iter().map(|s| s.name).collect() };
+        assert_eq!(names("sva"), ["sva"]);
+        assert_eq!(names("matrix-6.1-sm-off"), ["matrix-6.1-sm-off"]);
+        let group = names("matrix-6.1");
+        assert!(group.len() > 5 && group.iter().all(|name| name.starts_with("matrix-6.1-")));
+        assert_eq!(names("matrix").len(), 3 * group.len());
+        assert_eq!(names("mat"), Vec::<String>::new());
+    }
 }

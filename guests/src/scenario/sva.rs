@@ -8,11 +8,13 @@ use std::time::Duration;
 use super::{Bench, Scenario, expect_checks};
 use crate::vm::{Console, Guest};
 
-pub(super) const SCENARIO: Scenario = Scenario {
-    name: "sva",
-    about: "a guest process copies its own memory: pages touched, untouched, wrong",
-    run,
-};
+pub(super) fn scenario() -> Scenario {
+    Scenario::own(
+        "sva",
+        "a guest process copies its own memory: pages touched, untouched, wrong",
+        run,
+    )
+}
 
 const PATIENCE: Duration = Duration::from_secs(300);
 

@@ -14,11 +14,13 @@ use super::{Bench, Scenario, expect_checks};
 use crate::host::{Daemon, Ledger, Tenant, VirtualCommands};
 use crate::vm::Seen;
 
-pub(super) const SCENARIO: Scenario = Scenario {
-    name: "two-vms",
-    about: "two machines share an accelerator, two processes each; one of them sweeps",
-    run,
-};
+pub(super) fn scenario() -> Scenario {
+    Scenario::own(
+        "two-vms",
+        "two machines share an accelerator, two processes each; one of them sweeps",
+        run,
+    )
+}
 
 const PATIENCE: Duration = Duration::from_secs(300);
 

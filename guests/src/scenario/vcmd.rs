@@ -11,11 +11,13 @@ use super::{Bench, Scenario, expect_checks};
 use crate::host::{Daemon, Ledger, Tenant, VirtualCommands};
 use crate::vm::{Console, Guest};
 
-pub(super) const SCENARIO: Scenario = Scenario {
-    name: "vcmd",
-    about: "a kernel allocates and frees PASIDs at the host, until its quota is gone",
-    run,
-};
+pub(super) fn scenario() -> Scenario {
+    Scenario::own(
+        "vcmd",
+        "a kernel allocates and frees PASIDs at the host, until its quota is gone",
+        run,
+    )
+}
 
 const PATIENCE: Duration = Duration::from_secs(300);
 

@@ -32,14 +32,14 @@ impl Index {
         Ok(Self { files })
     }
 
-    /// The module `wanted` and all that it needs, each after those that it needs, decompressed by `read`.
+    /// The modules `wanted` and all that they need, each after those that it needs, decompressed by `read`.
     pub(super) fn closure(
         &self,
-        wanted: &str,
+        wanted: &[&str],
         read: impl Fn(&Path) -> anyhow::Result<Vec<u8>>,
     ) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
         let mut found: Vec<(String, Vec<u8>)> = Vec::new();
-        let mut open = vec![wanted.to_owned()];
+        let mut open: Vec<String> = wanted.iter().map(|&name| name.to_owned()).collect();
         while let Some(name) = open.pop() {
             // One that is needed again must come before all that was found so far.
             if let Some(at) = found.iter().position(|(other, _)| *other == name) {
@@ -96,7 +96,7 @@ mod tests {
         (folder, index)
     }
 
-    fn names(index: &Index, wanted: &str) -> Vec<String> {
+    fn names(index: &Index, wanted: &[&str]) -> Vec<String> {
         let found = index.closure(wanted, |file| Ok(fs::read(file)?)).unwrap();
         found.into_iter().map(|(name, _)| name).collect()
     }
@@ -110,15 +110,16 @@ mod tests {
             ("base", ""),
             ("other", "base"),
         ]);
-        assert_eq!(names(&index, "top"), ["base", "left", "right", "top"]);
-        assert_eq!(names(&index, "base"), ["base"]);
+        assert_eq!(names(&index, &["top"]), ["base", "left", "right", "top"]);
+        assert_eq!(names(&index, &["base"]), ["base"]);
+        assert_eq!(names(&index, &["left", "other"]), ["base", "left", "other"]);
     }
 
     #[test]
     fn a_missing_module_is_named() {
         let (_folder, index) = index(&[("top", "gone")]);
         let error = index
-            .closure("top", |file| Ok(fs::read(file)?))
+            .closure(&["top"], |file| Ok(fs::read(file)?))
             .unwrap_err();
         assert_eq!(error.to_string(), "the kernel has no module gone");
     }

@@ -2,29 +2,36 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 
 use super::elf_modules::Index;
 use super::part::{self, Part, Stamp};
 use super::qemu::Qemu;
 use super::{Downloads, Kernel, KernelModule, Load};
 use crate::Layout;
-use crate::apt::{Closure, Tree, unpack};
+use crate::apt::{Closure, Package, Tree, unpack};
 
 pub(super) const NEWEST_PART: Part = Part {
     name: "linux-newest",
+    recipe: 2,
+};
+
+pub(super) const STABLE_PART: Part = Part {
+    name: "linux-6.12",
     recipe: 1,
 };
 
 pub(super) const ALLOCATOR_PART: Part = Part {
     name: "linux-6.1",
-    recipe: 1,
+    recipe: 2,
 };
 
 /// The accelerator's driver; what it needs comes with it.
-const DRIVER: &str = "idxd";
+const DRIVER: &[&str] = &["idxd"];
+
+/// What gives a function to a program; what they need comes with them.
+const VFIO: &[&str] = &["vfio_pci", "vfio_iommu_type1"];
 
 /// The first kernel whose packages are named so, and which binds address spaces on x86.
 const OLDEST_MAJOR: u64 = 7;
@@ -55,34 +62,114 @@ pub(super) fn prepare_newest(
             Closure::Named,
         )?;
         println!("unpacking Linux {release}");
-        let unpacked = staging.join("unpacked");
-        for package in &packages {
-            unpack(package, &unpacked)?;
-        }
-        let modules = unpacked.join("usr/lib/modules").join(&release);
-        fs::rename(modules.join("vmlinuz"), staging.join("vmlinuz"))
-            .context("the kernel's package has no image where it was expected")?;
-        let found = Index::of(&modules)?.closure(DRIVER, |file| qemu.decompress_xz(file))?;
-        fs::create_dir(staging.join("modules"))?;
-        for (name, bytes) in &found {
-            fs::write(module_file(staging, name), bytes)?;
-        }
-        fs::remove_dir_all(&unpacked)?;
         let mut stamp = Stamp::new(packages);
         stamp.release = release;
-        stamp.modules = found.into_iter().map(|(name, _)| name).collect();
-        Ok(stamp)
+        let packages: Vec<&Package> = stamp.packages.iter().collect();
+        let kept = keep_kernel(staging, &packages, &stamp.release, qemu)?;
+        Ok(kept.note_in(stamp))
     })?;
-    let modules = stamp.modules.into_iter().map(|name| KernelModule {
-        file: module_file(&folder, &name),
-        name,
-        load: Load::AtBoot,
-    });
-    Ok(Kernel {
+    Ok(kernel(&folder, stamp))
+}
+
+/// The kernel of the distribution's stable release, Linux 6.12.
+pub(super) fn prepare_stable(
+    layout: &Layout,
+    downloads: &Downloads,
+    qemu: &Qemu,
+) -> anyhow::Result<Kernel> {
+    let (folder, stamp) = part::prepare(layout, STABLE_PART, |staging| {
+        let tree = downloads.newest()?;
+        let names = tree.names("linux-image-6.12.")?;
+        let release = newest(&names, "linux-image-", |_| true)
+            .context("the distribution has no Linux 6.12")?;
+        let packages = tree.download(&[&format!("linux-image-{release}")], Closure::Named)?;
+        println!("unpacking Linux {release}");
+        let mut stamp = Stamp::new(packages);
+        stamp.release = release;
+        let packages: Vec<&Package> = stamp.packages.iter().collect();
+        let kept = keep_kernel(staging, &packages, &stamp.release, qemu)?;
+        Ok(kept.note_in(stamp))
+    })?;
+    Ok(kernel(&folder, stamp))
+}
+
+/// The names of the modules that were kept, each after those that it needs.
+struct Kept {
+    driver: Vec<String>,
+    vfio: Vec<String>,
+}
+
+impl Kept {
+    fn note_in(self, mut stamp: Stamp) -> Stamp {
+        stamp.modules = self.driver;
+        stamp.vfio = self.vfio;
+        stamp
+    }
+}
+
+/// Of a kernel's packages, the image and the few modules that guests load go to `folder`. The others are
+/// hundreds of megabytes.
+fn keep_kernel(
+    folder: &Path,
+    packages: &[&Package],
+    release: &str,
+    qemu: &Qemu,
+) -> anyhow::Result<Kept> {
+    let unpacked = folder.join("unpacked");
+    for package in packages {
+        unpack(package, &unpacked)?;
+    }
+    // Where they are has changed with the kernels.
+    let modules = ["usr/lib/modules", "lib/modules"].map(|at| unpacked.join(at).join(release));
+    let [image, modules] = [
+        [
+            unpacked.join(format!("boot/vmlinuz-{release}")),
+            modules[0].join("vmlinuz"),
+        ],
+        modules,
+    ]
+    .map(|places| places.into_iter().find(|place| place.exists()));
+    let image = image.context("the kernel's package has no image where it was expected")?;
+    let modules =
+        modules.context("the kernel's package has no modules where they were expected")?;
+    fs::rename(image, folder.join("vmlinuz"))?;
+    fs::create_dir(folder.join("modules"))?;
+    let index = Index::of(&modules)?;
+    let keep = |wanted: &[&str]| -> anyhow::Result<Vec<String>> {
+        let found = index.closure(wanted, |file| {
+            match file.extension().is_some_and(|ending| ending == "xz") {
+                true => qemu.decompress_xz(file),
+                false => Ok(fs::read(file)?),
+            }
+        })?;
+        for (name, bytes) in &found {
+            fs::write(module_file(folder, name), bytes)?;
+        }
+        Ok(found.into_iter().map(|(name, _)| name).collect())
+    };
+    let kept = Kept {
+        driver: keep(DRIVER)?,
+        vfio: keep(VFIO)?,
+    };
+    fs::remove_dir_all(&unpacked)?;
+    Ok(kept)
+}
+
+fn kernel(folder: &Path, stamp: Stamp) -> Kernel {
+    let modules = |names: Vec<String>, load| {
+        names.into_iter().map(move |name| KernelModule {
+            file: module_file(folder, &name),
+            name,
+            load,
+        })
+    };
+    let mut all: Vec<KernelModule> = modules(stamp.modules, Load::AtBoot).collect();
+    all.extend(modules(stamp.vfio, Load::WithVfio));
+    Kernel {
         release: stamp.release,
         image: folder.join("vmlinuz"),
-        modules: modules.collect(),
-    })
+        modules: all,
+    }
 }
 
 fn module_file(folder: &Path, name: &str) -> PathBuf {
@@ -123,6 +210,7 @@ fn newest(names: &[String], prefix: &str, accept: impl Fn(&[u64]) -> bool) -> Op
 pub(super) fn prepare_allocator(
     layout: &Layout,
     downloads: &Downloads,
+    qemu: &Qemu,
 ) -> anyhow::Result<(Kernel, Headers)> {
     let (folder, stamp) = part::prepare(layout, ALLOCATOR_PART, |staging| {
         let tree = downloads.allocator()?;
@@ -142,13 +230,12 @@ pub(super) fn prepare_allocator(
             Closure::Named,
         )?;
         println!("unpacking Linux {release}");
-        for package in &packages {
-            // Of the image's package only the kernel itself: its modules are 400 MB that nobody loads.
-            match package.name == image {
-                true => unpack_image(&package.file, staging, &release)?,
-                false => unpack(package, staging)?,
-            }
+        let (images, others): (Vec<&Package>, Vec<&Package>) =
+            packages.iter().partition(|package| package.name == image);
+        for package in others {
+            unpack(package, staging)?;
         }
+        let kept = keep_kernel(staging, &images, &release, qemu)?;
         let headers = headers_folder(staging, &release);
         // The package's Makefile refers to where it would be installed.
         fs::write(
@@ -158,47 +245,17 @@ pub(super) fn prepare_allocator(
         .context("the headers' package is not laid out as expected")?;
         let mut stamp = Stamp::new(packages);
         stamp.release = release;
-        Ok(stamp)
+        Ok(kept.note_in(stamp))
     })?;
     let headers = Headers {
         folder: headers_folder(&folder, &stamp.release),
         libraries: folder.join("usr/lib/x86_64-linux-gnu"),
     };
-    let kernel = Kernel {
-        release: stamp.release,
-        image: folder.join("vmlinuz"),
-        modules: Vec::new(),
-    };
-    Ok((kernel, headers))
+    Ok((kernel(&folder, stamp), headers))
 }
 
 fn headers_folder(folder: &Path, release: &str) -> PathBuf {
     folder.join(format!("usr/src/linux-headers-{release}"))
-}
-
-fn unpack_image(package: &Path, folder: &Path, release: &str) -> anyhow::Result<()> {
-    let mut archive = Command::new("dpkg-deb")
-        .arg("--fsys-tarfile")
-        .arg(package)
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start dpkg-deb")?;
-    let contents = archive.stdout.take().map_or_else(Stdio::null, Stdio::from);
-    let image = Command::new("tar")
-        .args(["--extract", "--to-stdout", "--file", "-"])
-        .arg(format!("./boot/vmlinuz-{release}"))
-        .stdin(contents)
-        .output()
-        .context("cannot start tar");
-    let unpacked = archive.wait()?;
-    let image = image?;
-    ensure!(
-        unpacked.success() && image.status.success() && !image.stdout.is_empty(),
-        "no kernel can be unpacked from {}",
-        package.display()
-    );
-    fs::write(folder.join("vmlinuz"), image.stdout)?;
-    Ok(())
 }
 
 #[cfg(test)]

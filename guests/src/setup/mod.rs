@@ -30,6 +30,30 @@ pub struct Kernel {
     pub modules: Vec<KernelModule>,
 }
 
+/// How a kernel is made to believe that its processor has MOVDIR64B, without which the accelerator's driver does
+/// not load. Emulation has not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Movdir64b {
+    /// By a word on its command line.
+    KernelArgument,
+    /// By the processor, which claims what it cannot do.
+    Processor,
+}
+
+impl Kernel {
+    /// What this kernel understands.
+    pub(crate) fn movdir64b(&self) -> Movdir64b {
+        // `setcpuid=` came with 6.15.
+        let mut numbers = self.release.split(['.', '-', '+']).map(str::parse::<u32>);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= (6, 15) => {
+                Movdir64b::KernelArgument
+            }
+            _ => Movdir64b::Processor,
+        }
+    }
+}
+
 /// A module, decompressed.
 #[derive(Debug, Clone)]
 pub struct KernelModule {
@@ -46,6 +70,8 @@ pub struct KernelModule {
 pub enum Load {
     /// By the image's script, before the program starts.
     AtBoot,
+    /// By the scenario, together with all that are for VFIO.
+    WithVfio,
     /// By the scenario, when it wants to.
     ByScenario,
 }
@@ -72,6 +98,8 @@ pub struct Setup {
     pub program: PathBuf,
     /// The newest kernel: shared virtual addressing.
     pub newest: Kernel,
+    /// Linux 6.12, the distribution's stable one.
+    pub stable: Kernel,
     /// Linux 6.1: the kernel's own PASID allocator, with the module that tests it.
     pub allocator: Kernel,
     // Two runs would overwrite each other's parts and logs.
@@ -90,14 +118,20 @@ pub fn prepare(layout: &Layout, freshness: Freshness) -> anyhow::Result<Setup> {
     );
     let lock = lock(layout)?;
     if freshness == Freshness::Renew {
-        for part in [qemu::PART, linux::NEWEST_PART, linux::ALLOCATOR_PART] {
+        for part in [
+            qemu::PART,
+            linux::NEWEST_PART,
+            linux::STABLE_PART,
+            linux::ALLOCATOR_PART,
+        ] {
             part::forget(layout, part)?;
         }
     }
     let downloads = Downloads::new(layout);
     let qemu = qemu::prepare(layout, &downloads)?;
     let newest = linux::prepare_newest(layout, &downloads, &qemu)?;
-    let (mut allocator, headers) = linux::prepare_allocator(layout, &downloads)?;
+    let stable = linux::prepare_stable(layout, &downloads, &qemu)?;
+    let (mut allocator, headers) = linux::prepare_allocator(layout, &downloads, &qemu)?;
     downloads.discard()?;
     allocator
         .modules
@@ -109,6 +143,7 @@ pub fn prepare(layout: &Layout, freshness: Freshness) -> anyhow::Result<Setup> {
         busybox: qemu.busybox,
         program,
         newest,
+        stable,
         allocator,
         _lock: lock,
     })
@@ -144,7 +179,7 @@ impl Downloads {
         }
     }
 
-    /// QEMU's and the newest kernel's.
+    /// QEMU's, and the newest and the stable kernel's.
     fn newest(&self) -> anyhow::Result<&Tree> {
         self.tree(&self.newest, Release::TRIXIE_BACKPORTS)
     }
@@ -177,5 +212,26 @@ impl Downloads {
                 .with_context(|| format!("cannot remove {}", self.folder.display()))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn older_kernels_are_told_of_movdir64b_by_the_processor() {
+        let movdir64b = |release: &str| {
+            let kernel = Kernel {
+                release: release.to_owned(),
+                image: PathBuf::new(),
+                modules: Vec::new(),
+            };
+            kernel.movdir64b()
+        };
+        assert_eq!(movdir64b("6.1.0-56-amd64"), Movdir64b::Processor);
+        assert_eq!(movdir64b("6.12.107+deb13-amd64"), Movdir64b::Processor);
+        assert_eq!(movdir64b("6.15-amd64"), Movdir64b::KernelArgument);
+        assert_eq!(movdir64b("7.3.4+deb13-amd64"), Movdir64b::KernelArgument);
     }
 }

@@ -26,8 +26,11 @@ pub(super) struct Stamp {
     pub(super) packages: Vec<Package>,
     /// A kernel's release.
     pub(super) release: String,
-    /// A kernel's modules, each after those that it needs.
+    /// A kernel's modules that are loaded at boot, each after those that it needs.
     pub(super) modules: Vec<String>,
+    /// And those that give a function to a program.
+    #[serde(default)]
+    pub(super) vfio: Vec<String>,
 }
 
 impl Stamp {
@@ -37,6 +40,7 @@ impl Stamp {
             packages,
             release: String::new(),
             modules: Vec::new(),
+            vfio: Vec::new(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
+use palisade_guest_program::protocol::{Answer, FAULTS_OVER, FAULTS_PROVOKED};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::launch::{Console, Ports};
@@ -116,9 +117,17 @@ impl Guest {
     /// # Errors
     /// It is not there.
     pub fn go_on(&self) -> anyhow::Result<()> {
+        self.answer(Answer::GoOn)
+    }
+
+    /// Answers a guest that waits for us.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn answer(&self, answer: Answer) -> anyhow::Result<()> {
         self.listener
-            .send_go_on()
-            .with_context(|| format!("{} cannot be told to go on", self.ports.name))
+            .send(answer)
+            .with_context(|| format!("{} cannot be told to {}", self.ports.name, answer.word()))
     }
 
     /// Waits until the scenario is over and the machine has switched itself off, and returns all it said.
@@ -230,21 +239,42 @@ impl Drop for Guest {
     }
 }
 
-/// What a kernel says when it finds itself or its hardware broken. What processes do wrong is not among it.
+/// What a kernel says when it finds itself or its hardware broken, at any time.
+const BROKEN: [&str; 10] = [
+    "WARNING:",
+    "BUG:",
+    "Oops",
+    "Call Trace",
+    "blocked for more than",
+    "nobody cared",
+    "malfunction",
+    "Invalidation Time-out",
+    "Invalidation Queue Error",
+    "VT-d detected",
+];
+
+/// What it says of an access that its tables forbid.
+const FAULT: [&str; 3] = ["handling fault status", "[fault reason", "fault addr"];
+
+/// How the log of a boot starts.
+const BOOT: &str = "Linux version ";
+
+/// What a kernel complains of. Of what processes make the device do wrong it may tell from there on where the
+/// guest says that they do, until it says that they do no more, or boots again.
 fn complaints(console: &str) -> Vec<String> {
-    const WORDS: [&str; 6] = [
-        "WARNING:",
-        "BUG:",
-        "Call Trace",
-        "malfunction",
-        "Invalidation Time-out",
-        "Invalidation Queue Error",
-    ];
-    let lines = console.lines();
-    lines
-        .filter(|line| WORDS.iter().any(|word| line.contains(word)))
-        .map(|line| line.trim_end().to_owned())
-        .collect()
+    let mut provoked = false;
+    let mut found = Vec::new();
+    let has = |line: &str, words: &[&str]| words.iter().any(|word| line.contains(word));
+    for line in console.lines() {
+        if line.contains(BOOT) || line.contains(FAULTS_OVER) {
+            provoked = false;
+        } else if line.contains(FAULTS_PROVOKED) {
+            provoked = true;
+        } else if has(line, &BROKEN) || (!provoked && has(line, &FAULT)) {
+            found.push(line.trim_end().to_owned());
+        }
+    }
+    found
 }
 
 fn last_lines(log: &Path) -> String {
@@ -274,11 +304,27 @@ mod tests {
 
     #[test]
     fn a_kernels_complaints_are_found() {
-        let console = "[ 1.0] DMAR: [DMA Read PASID 0x2] Request device [0000:00:11.0]\r\n\
+        let console = "[ 1.0] iommu: Default domain type: Translated\r\n\
                        [ 2.0] WARNING: CPU: 0 PID: 1 at drivers/iommu/intel/iommu.c:1\r\n";
         let found = complaints(console);
         assert_eq!(found.len(), 1);
         assert!(found[0].ends_with("iommu.c:1"));
+    }
+
+    #[test]
+    fn a_fault_is_a_complaint_unless_the_guest_provokes_it() {
+        let fault = "[ 3.0] DMAR: [DMA Read NO_PASID] Request device [00:11.0] fault addr 0x0 \
+                     [fault reason 0x71] SM: Present bit in first-level paging entry is clear\n\
+                     [ 3.0] DMAR: DRHD: handling fault status reg 2\n";
+        assert_eq!(complaints(fault).len(), 2);
+        let provoked = format!("[ 2.0] {FAULTS_PROVOKED}\n{fault}");
+        assert_eq!(complaints(&provoked), [""; 0]);
+        let again = format!("{provoked}[ 0.0] Linux version 7.3.4\n{fault}");
+        assert_eq!(complaints(&again).len(), 2);
+        let over = format!("{provoked}[ 3.1] {FAULTS_OVER}\n{fault}");
+        assert_eq!(complaints(&over).len(), 2);
+        let broken = format!("{provoked}[ 4.0] BUG: unable to handle page fault\n");
+        assert_eq!(complaints(&broken).len(), 1);
     }
 
     #[test]

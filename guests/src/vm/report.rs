@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use palisade_guest_program::protocol::{GO_ON, Line};
+use palisade_guest_program::protocol::{Answer, Line};
 
 /// How often the listener looks whether it shall end.
 const TICK: Duration = Duration::from_millis(20);
@@ -65,6 +65,13 @@ impl Seen {
         })
     }
 
+    /// How often `check` passed: once in each boot, if the machine was booted again.
+    #[must_use]
+    pub fn passes(&self, check: &str) -> usize {
+        let passed = |line: &&Line| matches!(line, Line::Pass { check: told, .. } if told == check);
+        self.lines.iter().filter(passed).count()
+    }
+
     /// All checks that failed, with their reasons.
     pub fn failures(&self) -> impl Iterator<Item = (&str, &str)> {
         self.lines.iter().filter_map(|line| match line {
@@ -106,11 +113,11 @@ impl Listener {
         self.lines.recv_timeout(patience).ok()
     }
 
-    /// Lets a guest that waits go on.
-    pub(super) fn send_go_on(&self) -> std::io::Result<()> {
+    /// Answers a guest that waits.
+    pub(super) fn send(&self, answer: Answer) -> std::io::Result<()> {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         match current.as_ref() {
-            Some(mut stream) => stream.write_all(format!("{GO_ON}\n").as_bytes()),
+            Some(mut stream) => stream.write_all(format!("{}\n", answer.word()).as_bytes()),
             None => Err(ErrorKind::NotConnected.into()),
         }
     }
@@ -202,7 +209,7 @@ mod tests {
                 value: value.into(),
             };
             assert_eq!(listener.next(patience), Some(line));
-            listener.send_go_on().unwrap();
+            listener.send(Answer::GoOn).unwrap();
             let mut answer = String::new();
             BufReader::new(guest).read_line(&mut answer).unwrap();
             assert_eq!(answer, "go\n");
@@ -226,6 +233,7 @@ mod tests {
         assert_eq!(seen.check("a"), Some(Ok("fine")));
         assert_eq!(seen.check("b"), Some(Err("broken")));
         assert_eq!(seen.check("c"), None);
+        assert_eq!((seen.passes("a"), seen.passes("c")), (1, 0));
         assert_eq!(seen.note("k"), Some("2"));
         assert_eq!(seen.failures().collect::<Vec<_>>(), [("b", "broken")]);
         assert!(!seen.is_done());

@@ -74,11 +74,21 @@ impl CompletionRecord {
     /// How the operation ended, once it has.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
-        let [status, _, _, _, count @ ..] = self.words[0].load(Ordering::Acquire).to_le_bytes();
+        let first = self.words[0].load(Ordering::Acquire);
+        Outcome::from_words(first, self.words[1].load(Ordering::Acquire))
+    }
+}
+
+impl Outcome {
+    /// From a record's first two words, the first read before the second; nothing as long as the operation has
+    /// not ended.
+    #[must_use]
+    pub fn from_words(first: u64, second: u64) -> Option<Self> {
+        let [status, _, _, _, count @ ..] = first.to_le_bytes();
         match status & STATUS_MASK {
             0 => None,
-            STATUS_SUCCESS => Some(Outcome::Success),
-            fault @ (STATUS_PAGE_FAULT | STATUS_PAGE_REFUSED) => Some(Outcome::PageFault {
+            STATUS_SUCCESS => Some(Self::Success),
+            fault @ (STATUS_PAGE_FAULT | STATUS_PAGE_REFUSED) => Some(Self::PageFault {
                 request: match fault {
                     STATUS_PAGE_FAULT => Request::NotMade,
                     _ => Request::Refused,
@@ -87,10 +97,10 @@ impl CompletionRecord {
                     0 => Side::Read,
                     _ => Side::Write,
                 },
-                at: self.words[1].load(Ordering::Acquire),
+                at: second,
                 bytes_completed: u32::from_le_bytes(count),
             }),
-            _ => Some(Outcome::Error { status }),
+            _ => Some(Self::Error { status }),
         }
     }
 }

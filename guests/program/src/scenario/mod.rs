@@ -1,11 +1,14 @@
 //! The scenarios' guest sides. Each says what it saw through the [`Report`]; none decides what it means.
 
 mod hello;
+mod matrix;
 mod pages;
 mod pair;
+mod reboot;
 mod sva;
 mod sweep;
 mod vcmd;
+mod vfio;
 mod worker;
 
 pub use worker::{Worker, run as run_worker};
@@ -33,6 +36,8 @@ fn run(asked: &Parameters, report: &Report) -> anyhow::Result<()> {
         Some("hello") => hello::run(report),
         Some("sva") => sva::run(report),
         Some("pair") => pair::run(asked, report),
+        Some("matrix") => matrix::run(asked, report),
+        Some("reboot") => reboot::run(report),
         Some("vcmd") => vcmd::run(report),
         Some(other) => bail!("there is no scenario {other:?}"),
         None => bail!("palisade.scenario is not on the kernel's command line"),

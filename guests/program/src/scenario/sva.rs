@@ -5,6 +5,7 @@ use anyhow::{Context, bail, ensure};
 use crate::bring_up::bring_up;
 use crate::buffer::{Buffer, Pattern};
 use crate::dsa::{Copy, Descriptor, OnFault, Outcome, Request, Side, WorkQueue};
+use crate::kernel_log;
 use crate::report::Report;
 use crate::scenario::pages::{self, PAGE_BYTES, PageSizes};
 
@@ -36,11 +37,13 @@ pub(super) fn run(report: &Report) -> anyhow::Result<()> {
     report.outcome("touched", touched(&queue, MIB.min(longest)));
     report.outcome("untouched-destination", untouched_destination(&queue));
     report.outcome("untouched-source", untouched_source(&queue));
-    report.outcome("fault-without-blocking", fault_without_blocking(&queue));
     report.outcome("unmapped-again", unmapped_again(&queue));
     pages::choose(PageSizes::Large)?;
     report.outcome("large-pages", touched(&queue, (2 * MIB).min(longest)));
     report.outcome("large-untouched", large_untouched(&queue));
+    pages::choose(PageSizes::Small)?;
+    kernel_log::expect_faults()?;
+    report.outcome("fault-without-blocking", fault_without_blocking(&queue));
     for (name, address) in WRONG_ADDRESSES {
         report.outcome(
             &format!("wrong-{name}-source"),

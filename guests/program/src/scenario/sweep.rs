@@ -11,14 +11,14 @@ use std::fs::OpenOptions;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, ensure};
 use palisade_memory::DeviceWindow;
 
 use crate::bring_up::Accelerator;
 use crate::buffer::{Buffer, Pattern};
 use crate::dsa::registers as reg;
 use crate::dsa::{Copy, OnFault, Outcome, WorkQueue};
-use crate::kernel_log::KernelLog;
+use crate::kernel_log::{self, KernelLog};
 use crate::report::Report;
 
 const REGISTERS_LEN_BYTES: usize = 64 << 10;
@@ -159,6 +159,7 @@ fn check_names(queue: &WorkQueue, accelerator: &Accelerator, own: u32) -> anyhow
     let mine = Buffer::filled(64, Pattern(5))?;
     let mut log = KernelLog::open()?;
     log.new_messages()?;
+    kernel_log::expect_faults()?;
     let finished = queue.copy(Copy {
         from: NOBODYS_ADDRESS,
         to: mine.address(0),
@@ -174,22 +175,7 @@ fn check_names(queue: &WorkQueue, accelerator: &Accelerator, own: u32) -> anyhow
         format!("[{}]", function.display()),
         format!("fault addr {NOBODYS_ADDRESS:#x} "),
     ];
-    let deadline = Instant::now() + PATIENCE;
-    let mut seen = Vec::new();
-    while Instant::now() < deadline {
-        for message in log.new_messages()? {
-            if wanted.iter().all(|word| message.contains(word)) {
-                return Ok(message);
-            }
-            seen.push(message);
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    bail!(
-        "the kernel does not tell of a fault with {}, but: {}",
-        wanted.join(", "),
-        seen.join("; ")
-    )
+    log.wait_for(&wanted)
 }
 
 fn list(pasids: &BTreeSet<u32>) -> String {
