@@ -66,14 +66,6 @@ impl Accelerator {
         fs::read_to_string(file).map_or_else(|e| e.to_string(), |text| text.trim().to_owned())
     }
 
-    /// Whether the driver has PASIDs for it: what its file says, `1` or `0`.
-    ///
-    /// # Errors
-    /// sysfs does not say.
-    pub fn has_pasids(&self) -> anyhow::Result<u64> {
-        read_number(&self.folder().join("pasid_enabled"))
-    }
-
     /// Engine and queue into group 0, everything enabled.
     ///
     /// # Errors

@@ -25,7 +25,7 @@ pub(super) fn run(asked: &Parameters, report: &Report) -> anyhow::Result<()> {
     let accelerator = accelerators.first().context("no accelerator")?;
     report.pass("idxd", &accelerator.name);
     let folder = accelerator.pci_folder()?;
-    note_setting(accelerator, &folder, report)?;
+    note_setting(&folder, report)?;
 
     vfio::run(&folder, report)?;
     // The driver has it again, by the next number.
@@ -53,14 +53,13 @@ fn unit_up() -> anyhow::Result<&'static str> {
     Ok("")
 }
 
-fn note_setting(accelerator: &Accelerator, folder: &Path, report: &Report) -> anyhow::Result<()> {
+fn note_setting(folder: &Path, report: &Report) -> anyhow::Result<()> {
     let read = |file: &Path| {
         fs::read_to_string(file)
             .map(|text| text.trim().to_owned())
             .with_context(|| format!("cannot read {}", file.display()))
     };
     report.note("group-type", read(&folder.join("iommu_group/type"))?);
-    report.note("pasids", accelerator.has_pasids()?);
     let processor = read(Path::new("/proc/cpuinfo"))?;
     let five = processor.split_whitespace().any(|flag| flag == "la57");
     report.note("five-levels", if five { "yes" } else { "no" });
