@@ -55,6 +55,13 @@ impl PasidSet {
         self.handle.shared.lock().quota(self.handle.id)
     }
 
+    /// Whether it was closed: it takes no more requests.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        let Handle { shared, id, tenant } = &*self.handle;
+        shared.lock().sets.open(*id, *tenant).is_err()
+    }
+
     /// How many it has out, those that are free-pending among them.
     #[must_use]
     pub fn outstanding(&self) -> u32 {

@@ -2,7 +2,7 @@ use palisade_ioasid::IoasidError;
 use palisade_iommu::IommuError;
 use palisade_units::{Bdf, GuestPasid, HostPasid};
 
-use crate::SpaceKey;
+use crate::{Abi, SpaceKey};
 
 /// Why a request was refused. Nothing has changed when one of these is returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +42,15 @@ pub enum VfioError {
         /// Which requests.
         key: SpaceKey,
     },
+    /// The client chose neither nested translation nor PASIDs of the whole system.
+    #[error("PASIDs need nested translation: choose it for the container first")]
+    NestingOff,
+    /// No function is attached, so there is nothing that translates.
+    #[error("the container has no function yet: attach one before asking for PASIDs")]
+    NoDomain {
+        /// Whose error it is.
+        abi: Abi,
+    },
     /// The authority refused.
     #[error(transparent)]
     Ioasid(#[from] IoasidError),
@@ -51,9 +60,11 @@ pub enum VfioError {
 }
 
 const ENOENT: i32 = 2;
+const EFAULT: i32 = 14;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
+const EOPNOTSUPP: i32 = 95;
 
 impl VfioError {
     /// The errno that a caller over an ABI gets, a positive number.
@@ -64,6 +75,8 @@ impl VfioError {
             Self::AlreadyAttached { .. } => EEXIST,
             Self::InvalidPasid { .. } => EINVAL,
             Self::NotAllocated { .. } | Self::NotBound { .. } => ENOENT,
+            Self::NestingOff | Self::NoDomain { abi: Abi::V7 } => EOPNOTSUPP,
+            Self::NoDomain { abi: Abi::V1 } => EFAULT,
             Self::Ioasid(error) => error.errno(),
             Self::Iommu(error) => error.errno(),
         }

@@ -19,6 +19,7 @@ mod error;
 mod key;
 mod outlet;
 mod pasids;
+mod request;
 mod state;
 
 #[cfg(test)]
@@ -28,3 +29,4 @@ pub use attachment::Attachment;
 pub use container::Container;
 pub use error::VfioError;
 pub use key::{GuestScope, SpaceKey};
+pub use request::{Abi, Nesting, PasidRequests};

@@ -2,6 +2,7 @@ use palisade_ioasid::{PasidRange, PasidState, Quota};
 use palisade_iommu::Space;
 
 use super::world::*;
+use crate::{Abi, Nesting};
 
 #[test]
 fn r9_what_the_guest_allocates_stands_in_the_hosts_ledger_under_the_same_number() {
@@ -158,4 +159,40 @@ fn r52_a_pasid_that_mediation_holds_is_not_given_out_again_after_free() {
     );
     drop(in_the_queue);
     assert_eq!(bob.container.alloc_pasid(PasidRange::only(n.get())), Ok(n));
+}
+
+const EFAULT: i32 = 14;
+
+#[test]
+fn r28_pasids_need_nesting_a_tenant_and_a_domain_in_this_order() {
+    let host_side = Host::new();
+    let alice = host_side.tenant(1);
+    let [v1, v7] = [Abi::V1, Abi::V7].map(|abi| alice.container.pasid_requests(abi, Nesting::On));
+    let flat = [Abi::V1, Abi::V7].map(|abi| alice.container.pasid_requests(abi, Nesting::Off));
+    let all = PasidRange::ALL;
+    for requests in &flat {
+        assert_eq!(errno(requests.alloc(all)), EOPNOTSUPP, "without nesting");
+        assert_eq!(errno(requests.free(all)), EOPNOTSUPP);
+    }
+    assert_eq!(errno(v1.alloc(all)), EFAULT, "without a domain");
+    assert_eq!(errno(v1.free(all)), EFAULT);
+    assert_eq!(errno(v7.alloc(all)), EOPNOTSUPP, "without a domain");
+    assert_eq!(errno(v7.free(all)), EOPNOTSUPP);
+
+    let _function = alice.mediated(slot(4), &host_side.parent(1));
+    let taken = [&v1, &v7].map(|requests| requests.alloc(all).unwrap());
+    let inverted = PasidRange { min: 9, max: 3 };
+    assert_eq!(errno(v7.alloc(inverted)), EINVAL);
+    assert_eq!(errno(v7.free(inverted)), EINVAL);
+    assert_eq!(v1.free(PasidRange::only(taken[0].get())), Ok(1));
+    let everything = PasidRange {
+        min: 0,
+        max: u32::MAX,
+    };
+    assert_eq!(v7.free(everything), Ok(1), "the function keeps its own");
+
+    alice.container.set().close();
+    assert_eq!(errno(v1.alloc(all)), EINVAL, "without a tenant");
+    assert_eq!(errno(v7.alloc(all)), EINVAL, "without a tenant");
+    assert_eq!(errno(flat[1].alloc(all)), EOPNOTSUPP);
 }
