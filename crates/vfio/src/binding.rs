@@ -15,14 +15,18 @@ use crate::{Container, GuestScope, SpaceKey, VfioError};
 #[derive(Clone)]
 pub(crate) struct Bound {
     pub(crate) space: Space,
-    fault_processing: FaultProcessing,
+    pub(crate) fault_processing: FaultProcessing,
     /// On the PASID in the entry. While someone works with its tag, it does not become another's.
     mark: Arc<BindMark>,
 }
 
 impl Bound {
-    fn hold(&self) -> &Hold {
+    pub(crate) fn hold(&self) -> &Hold {
         self.mark.hold()
+    }
+
+    pub(crate) fn is(&self, space: Space, fault_processing: FaultProcessing) -> bool {
+        self.space == space && self.fault_processing == fault_processing
     }
 }
 
@@ -44,17 +48,13 @@ impl Container {
         space: Space,
         fault_processing: FaultProcessing,
     ) -> Result<(), VfioError> {
-        if let SpaceKey::Pasid(guest) = key
-            && guest.get() == 0
-        {
-            return Err(VfioError::InvalidPasid { guest });
-        }
+        key.check()?;
         let inner = &self.inner;
         let _operation = inner.operation();
         let endpoint = inner.endpoint(guest_bdf)?;
         let is_bound = inner
             .bound(guest_bdf, key)
-            .is_some_and(|old| old.space == space && old.fault_processing == fault_processing);
+            .is_some_and(|old| old.is(space, fault_processing));
         if is_bound {
             return Ok(());
         }
@@ -144,27 +144,16 @@ impl Inner {
         )
     }
 
-    fn bind(
+    pub(crate) fn bind(
         &self,
         endpoint: &Endpoint,
         key: SpaceKey,
         space: Space,
         fault_processing: FaultProcessing,
     ) -> Result<(), VfioError> {
-        let hold = match key {
-            SpaceKey::WithoutPasid => self.default_hold(endpoint.guest_bdf)?,
-            SpaceKey::Pasid(guest) => self.hold_of(guest)?,
-        };
+        let hold = self.hold_for(endpoint, key)?;
         let tag = endpoint.tag(key, &hold);
-        let binding = Binding {
-            user: endpoint.user,
-            space,
-            memory: endpoint.memory.clone(),
-            sink: Arc::clone(&self.outlet) as Arc<dyn Sink>,
-            guest_bdf: endpoint.guest_bdf,
-            guest_pasid: key.guest_pasid(),
-            fault_disable: fault_processing,
-        };
+        let binding = self.binding(endpoint, key, space, fault_processing);
         let mark = match Self::enter(endpoint, tag, hold, binding) {
             Ok(mark) => Arc::new(mark),
             Err(error) => {
@@ -184,6 +173,25 @@ impl Inner {
         };
         drop(replaced);
         Ok(())
+    }
+
+    /// What the platform is told of a bind.
+    pub(crate) fn binding(
+        &self,
+        endpoint: &Endpoint,
+        key: SpaceKey,
+        space: Space,
+        fault_processing: FaultProcessing,
+    ) -> Binding {
+        Binding {
+            user: endpoint.user,
+            space,
+            memory: endpoint.memory.clone(),
+            sink: Arc::clone(&self.outlet) as Arc<dyn Sink>,
+            guest_bdf: endpoint.guest_bdf,
+            guest_pasid: key.guest_pasid(),
+            fault_disable: fault_processing,
+        }
     }
 
     /// Enters a binding in the function's table. The mark of an entry that it replaces is for the caller to
@@ -208,6 +216,14 @@ impl Inner {
         let answer = function.bind(tag, hold, binding);
         answer.map_err(|error| noted(mark.hold(), error))?;
         Ok(mark)
+    }
+
+    /// A hold on the PASID that serves a key of a function.
+    pub(crate) fn hold_for(&self, endpoint: &Endpoint, key: SpaceKey) -> Result<Hold, VfioError> {
+        match key {
+            SpaceKey::WithoutPasid => self.default_hold(endpoint.guest_bdf),
+            SpaceKey::Pasid(guest) => self.hold_of(guest),
+        }
     }
 
     /// A hold on the PASID of a guest's number. A number without one gets one.
@@ -255,7 +271,7 @@ impl Inner {
     }
 
     /// Ends the pair of a number of the guest's own when no function has it bound.
-    fn end_pair_if_unused(&self, key: SpaceKey) {
+    pub(crate) fn end_pair_if_unused(&self, key: SpaceKey) {
         let Some(guest) = key.guest_pasid() else {
             return;
         };
@@ -293,7 +309,7 @@ impl Inner {
         attached.map_or_else(Vec::new, |one| one.bound.keys().copied().collect())
     }
 
-    fn bound(&self, guest_bdf: Bdf, key: SpaceKey) -> Option<Bound> {
+    pub(crate) fn bound(&self, guest_bdf: Bdf, key: SpaceKey) -> Option<Bound> {
         let state = self.state();
         state.functions.get(&guest_bdf)?.bound.get(&key).cloned()
     }

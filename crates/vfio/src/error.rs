@@ -51,6 +51,9 @@ pub enum VfioError {
         /// Whose error it is.
         abi: Abi,
     },
+    /// There is no function to bind on.
+    #[error("the container has no function yet: attach one before binding on all of them")]
+    NoFunction,
     /// The authority refused.
     #[error(transparent)]
     Ioasid(#[from] IoasidError),
@@ -71,7 +74,7 @@ impl VfioError {
     #[must_use]
     pub const fn errno(&self) -> i32 {
         match self {
-            Self::NotAttached { .. } => ENODEV,
+            Self::NotAttached { .. } | Self::NoFunction => ENODEV,
             Self::AlreadyAttached { .. } => EEXIST,
             Self::InvalidPasid { .. } => EINVAL,
             Self::NotAllocated { .. } | Self::NotBound { .. } => ENOENT,

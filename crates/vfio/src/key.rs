@@ -2,6 +2,8 @@ use core::fmt;
 
 use palisade_units::{GuestPasid, Iova};
 
+use crate::VfioError;
+
 /// Which requests of a guest's function are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SpaceKey {
@@ -12,6 +14,14 @@ pub enum SpaceKey {
 }
 
 impl SpaceKey {
+    /// PASID 0 is not a name of requests without one.
+    pub(crate) fn check(self) -> Result<(), VfioError> {
+        match self {
+            Self::Pasid(guest) if guest.get() == 0 => Err(VfioError::InvalidPasid { guest }),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn guest_pasid(self) -> Option<GuestPasid> {
         match self {
             Self::WithoutPasid => None,

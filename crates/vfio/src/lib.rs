@@ -13,6 +13,7 @@
 //! has no threads.
 
 mod attachment;
+mod bind_all;
 mod binding;
 mod container;
 mod error;

@@ -3,6 +3,7 @@
 mod adopting;
 mod allocating;
 mod audit;
+mod bind_all;
 mod binding;
 mod closing;
 mod faults;
