@@ -24,10 +24,8 @@ const CHECKS: &[&str] = &[
     "vfio-unmapped",
     "vfio-mapped-again",
     "vfio-given-back",
+    "kernel-queue",
 ];
-
-/// And where the kernel's accelerator driver can have a queue of its own.
-const KERNEL_CHECK: &str = "kernel-queue";
 
 /// How Linux starts to tell of a fault in scalable mode's tables.
 const SCALABLE: &str = "] SM: ";
@@ -60,12 +58,6 @@ impl Generation {
             Self::V6_12 => &setup.stable,
             Self::Newest => &setup.newest,
         }
-    }
-
-    /// Whether its accelerator driver can enable a queue for the kernel itself. That of 6.1 asks for privileged
-    /// mode without a look at whether its function has it, which it has with PASIDs alone.
-    fn has_kernel_queues(self, tables: Tables) -> bool {
-        self != Self::V6_1 || tables == Tables::Scalable
     }
 
     /// Whether its accelerator driver survives that a device without an event log is disabled: 6.12.117 follows a
@@ -240,10 +232,6 @@ impl Cell {
         if !generation.disables() {
             arguments.push("palisade.disable=no");
         }
-        let own_queues = generation.has_kernel_queues(setting.tables);
-        if own_queues {
-            arguments.push("palisade.kernel-queue=yes");
-        }
         let mut boot = bench.boot(kernel, &image, "matrix", &arguments);
         if setting.levels == Levels::Four {
             boot.cpu.push_str(",la57=off");
@@ -254,9 +242,6 @@ impl Cell {
         let mut told = expect_checks(&kernel.release, &seen, CHECKS)?;
         if shares {
             told.extend(expect_checks(&kernel.release, &seen, &[SHARED_CHECK])?);
-        }
-        if own_queues {
-            told.extend(expect_checks(&kernel.release, &seen, &[KERNEL_CHECK])?);
         }
         told.push(self.check_setting(&seen)?);
         Ok(told)

@@ -154,7 +154,7 @@ impl<P: PasidPolicy> DsaFunction<P> {
             let identity = self
                 .resolve(name, EntryPoint::QueueConfig)
                 .map_err(|_| CommandError::PASID_INVALID)?;
-            let privileged = config.mode.privileged();
+            let privileged = config.mode.privileged() && config.mode.pasid_enable();
             let privilege = if privileged {
                 Privilege::Privileged
             } else {
@@ -209,7 +209,7 @@ impl<P: PasidPolicy> DsaFunction<P> {
         let shared_without_pasid = !mode.dedicated() && !mode.pasid_enable();
         if shared_without_pasid
             || (mode.pasid_enable() && !capability.enabled.is_on())
-            || (mode.privileged() && !capability.privileged.is_on())
+            || (mode.pasid_enable() && mode.privileged() && !capability.privileged.is_on())
         {
             return Err(CommandError::PASID_ENABLE);
         }

@@ -34,13 +34,11 @@ pub(super) fn run(asked: &Parameters, report: &Report) -> anyhow::Result<()> {
     if asked.get("sva") == Some("yes") {
         report.outcome("sva", shared(accelerator));
     }
-    if asked.get("kernel-queue") == Some("yes") {
-        let mut queue = accelerator.enable(QueueKind::Kernel);
-        if asked.get("disable") != Some("no") {
-            queue = queue.and_then(|()| accelerator.disable(QueueKind::Kernel));
-        }
-        report.outcome("kernel-queue", queue.map(|()| ""));
+    let mut queue = accelerator.enable(QueueKind::Kernel);
+    if asked.get("disable") != Some("no") {
+        queue = queue.and_then(|()| accelerator.disable(QueueKind::Kernel));
     }
+    report.outcome("kernel-queue", queue.map(|()| ""));
     Ok(())
 }
 

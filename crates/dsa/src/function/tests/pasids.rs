@@ -28,12 +28,19 @@ fn r5_a_queue_with_a_pasid_needs_the_capability_on() {
         mode: dedicated(5).mode.with_privileged(true),
         ..dedicated(5)
     };
-    let driver = Driver::enabled(&host, &[dedicated(5), without, shared(), privileged]);
+    // Linux asks for privileged mode on its own queues whether or not they have a PASID.
+    let plain = QueueConfig {
+        mode: without.mode.with_privileged(true),
+        ..without
+    };
+    let queues = [dedicated(5), without, shared(), privileged, plain];
+    let driver = Driver::enabled(&host, &queues);
     driver.set_pasid_capability(0);
     let enable = |queue| driver.command(Command::ENABLE_QUEUE, queue);
     assert_eq!(enable(0), CommandError::PASID_ENABLE);
     assert_eq!(enable(1), CommandError::SUCCESS);
     assert_eq!(enable(2), CommandError::PASID_ENABLE);
+    assert_eq!(enable(4), CommandError::SUCCESS, "nothing is privileged");
     driver.set_pasid_capability(1);
     assert_eq!(
         enable(3),
