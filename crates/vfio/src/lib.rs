@@ -9,6 +9,9 @@
 //! guest's own that is bound somewhere, and one PASID for each attached function, which serves its
 //! requests without a PASID.
 //!
+//! A VMM that has no unit here takes faults and page requests from a [`FaultRing`], which is a sink
+//! like a unit.
+//!
 //! What it will not do: it reads no guest memory, knows no register of any unit and no socket, and
 //! has no threads.
 
@@ -17,6 +20,8 @@ mod bind_all;
 mod binding;
 mod container;
 mod error;
+mod fault_record;
+mod fault_ring;
 mod key;
 mod outlet;
 mod pasids;
@@ -29,5 +34,7 @@ mod tests;
 pub use attachment::Attachment;
 pub use container::Container;
 pub use error::VfioError;
+pub use fault_record::FaultRecord;
+pub use fault_ring::{Bell, FaultRing};
 pub use key::{GuestScope, SpaceKey};
 pub use request::{Abi, Nesting, PasidRequests};

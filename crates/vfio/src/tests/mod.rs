@@ -6,6 +6,7 @@ mod audit;
 mod bind_all;
 mod binding;
 mod closing;
+mod fault_ring;
 mod faults;
 mod model;
 mod racing;
