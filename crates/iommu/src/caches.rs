@@ -206,7 +206,8 @@ impl Caches {
     }
 
     /// The memory at an address, if its translation is cached.
-    #[inline]
+    // A call would hand over what was found by way of memory, which costs more than to find it.
+    #[inline(always)]
     pub(crate) fn cached(&self, key: Key, at: Iova, access: Access) -> Option<Found> {
         if access.contains(Access::WRITE) {
             self.writes.find(key, at)

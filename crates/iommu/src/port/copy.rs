@@ -36,6 +36,7 @@ impl DmaPort {
     ///
     /// # Errors
     /// [`Partial`]: how far it came, and what stopped it.
+    #[inline]
     pub fn copy(
         &mut self,
         source: Requester,
@@ -57,18 +58,51 @@ impl DmaPort {
             access,
             len_bytes,
         };
+        match self.copy_cached(read, write) {
+            true => Ok(()),
+            false => self.copy_in_pieces(read, write),
+        }
+    }
+
+    /// Serves a copy of which each side lies in one page that is cached. `false` if it is no such, or
+    /// something is to be said of it.
+    #[inline]
+    fn copy_cached(&mut self, read: Job, write: Job) -> bool {
         let Self {
             function,
             presence,
             caches,
         } = self;
+        let len_bytes = read.len_bytes;
+        let _in_flight = presence.enter(len_bytes);
+        // Both before anything is looked up: they may forget all.
+        caches.refresh(&function.generations, read.by.tag);
+        caches.refresh(&function.generations, write.by.tag);
+        let Some(from) = caches.cached(read.key(caches), read.at, read.access) else {
+            return false;
+        };
+        let Some(to) = caches.cached(write.key(caches), write.at, write.access) else {
+            return false;
+        };
+        len_bytes <= from.left_bytes.min(to.left_bytes).min(CHUNK_BYTES)
+            && copy_piece(caches, from, to, len_bytes).is_ok()
+    }
+
+    #[inline(never)]
+    fn copy_in_pieces(&mut self, read: Job, write: Job) -> Result<(), Partial> {
+        let Self {
+            function,
+            presence,
+            caches,
+        } = self;
+        let len_bytes = read.len_bytes;
         let mut done = 0;
         while done < len_bytes {
             let goal = len_bytes.min(done.saturating_add(CHUNK_BYTES));
             let in_flight = presence.enter(goal - done);
             // Both before anything is looked up: they may forget all.
-            caches.refresh(&function.generations, source.tag);
-            caches.refresh(&function.generations, destination.tag);
+            caches.refresh(&function.generations, read.by.tag);
+            caches.refresh(&function.generations, write.by.tag);
             let (read_key, write_key) = (read.key(caches), write.key(caches));
             let mut blocked = None;
             while done < goal {
@@ -107,8 +141,8 @@ impl DmaPort {
             if let Some((blocked, side)) = blocked {
                 presence.leave();
                 let on_miss = match side {
-                    Side::Source => source.on_miss,
-                    Side::Destination => destination.on_miss,
+                    Side::Source => read.by.on_miss,
+                    Side::Destination => write.by.on_miss,
                 };
                 let error = conclude(function, on_miss, *blocked);
                 return Err(Partial {
