@@ -200,6 +200,14 @@ impl Reach<'_> {
         self.0.protection() == Protection::ReadWrite
     }
 
+    /// Whether they have a byte in common. One file mapped by two regions is two memories to this.
+    #[inline]
+    #[must_use]
+    pub fn overlaps(self, other: Reach<'_>) -> bool {
+        let (this, that) = (self.0.pointer().addr(), other.0.pointer().addr());
+        this < that + other.0.len() && that < this + self.0.len()
+    }
+
     /// Reads as much as both hold. Whole words as for
     /// [`HostSlice::read`](crate::HostSlice::read).
     ///
