@@ -1,9 +1,12 @@
 use palisade_memory::MemoryError;
-use palisade_units::{Access, Iova};
+use palisade_units::{Access, Iova, PAGE_BYTES};
 
 use super::{CHUNK_BYTES, DmaError, DmaPort, Job, Requester, conclude};
 use crate::caches::Caches;
-use crate::tlb::Found;
+use crate::tlb::{Found, Key};
+
+/// How many pieces of a copy are looked up before the first of them moves.
+const AHEAD: usize = 16;
 
 /// Which end of a copy an error is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,46 +48,53 @@ impl DmaPort {
         to: Iova,
         len_bytes: u64,
     ) -> Result<(), Partial> {
+        if len_bytes <= CHUNK_BYTES && self.copy_cached(source, from, destination, to, len_bytes) {
+            return Ok(());
+        }
         let read = Job {
             by: source,
             at: from,
             access: source.access(Access::READ),
             len_bytes,
         };
-        let access = destination.access(Access::WRITE);
         let write = Job {
             by: destination,
             at: to,
-            access,
+            access: destination.access(Access::WRITE),
             len_bytes,
         };
-        match self.copy_cached(read, write) {
-            true => Ok(()),
-            false => self.copy_in_pieces(read, write),
-        }
+        self.copy_in_pieces(read, write)
     }
 
     /// Serves a copy of which each side lies in one page that is cached. `false` if it is no such, or
     /// something is to be said of it.
     #[inline]
-    fn copy_cached(&mut self, read: Job, write: Job) -> bool {
+    fn copy_cached(
+        &mut self,
+        source: Requester,
+        from: Iova,
+        destination: Requester,
+        to: Iova,
+        len_bytes: u64,
+    ) -> bool {
         let Self {
             function,
             presence,
             caches,
         } = self;
-        let len_bytes = read.len_bytes;
         let _in_flight = presence.enter(len_bytes);
         // Both before anything is looked up: they may forget all.
-        caches.refresh(&function.generations, read.by.tag);
-        caches.refresh(&function.generations, write.by.tag);
-        let Some(from) = caches.cached(read.key(caches), read.at, read.access) else {
+        caches.refresh(&function.generations, source.tag);
+        caches.refresh(&function.generations, destination.tag);
+        let read_key = caches.key(source.tag, source.kind(Access::READ));
+        let write_key = caches.key(destination.tag, destination.kind(Access::WRITE));
+        let Some(from) = caches.cached(read_key, from, Access::READ) else {
             return false;
         };
-        let Some(to) = caches.cached(write.key(caches), write.at, write.access) else {
+        let Some(to) = caches.cached(write_key, to, Access::WRITE) else {
             return false;
         };
-        len_bytes <= from.left_bytes.min(to.left_bytes).min(CHUNK_BYTES)
+        len_bytes <= from.left_bytes.min(to.left_bytes)
             && copy_piece(caches, from, to, len_bytes).is_ok()
     }
 
@@ -106,6 +116,11 @@ impl DmaPort {
             let (read_key, write_key) = (read.key(caches), write.key(caches));
             let mut blocked = None;
             while done < goal {
+                let ahead = copy_ahead(caches, (&read, read_key), (&write, write_key), done, goal);
+                if ahead > 0 {
+                    done += ahead;
+                    continue;
+                }
                 let source = match read.find(function, caches, read_key, done) {
                     Ok(found) => found,
                     Err(why) => {
@@ -154,6 +169,81 @@ impl DmaPort {
         }
         Ok(())
     }
+}
+
+/// A part of a copy whose both sides go on in memory without a gap.
+#[derive(Clone, Copy)]
+struct Piece {
+    from: Found,
+    to: Found,
+    len_bytes: u64,
+}
+
+/// Copies on from `done`, as far as both sides are cached, and says how many bytes; stops before a piece
+/// of which something is to be said. All is looked up before the first byte moves: between
+/// two pieces the processor then has nothing to do that keeps it from reading on.
+#[inline]
+fn copy_ahead(
+    caches: &Caches,
+    (read, read_key): (&Job, Key),
+    (write, write_key): (&Job, Key),
+    done: u64,
+    goal: u64,
+) -> u64 {
+    let find = |job: &Job, key, done, access| {
+        let at = job.at.checked_add(done)?;
+        caches.cached(key, at, access)
+    };
+    let mut pieces = [const { None::<Piece> }; AHEAD];
+    let (mut count, mut known) = (0_usize, done);
+    while known < goal {
+        let Some(from) = find(read, read_key, known, Access::READ) else {
+            break;
+        };
+        let Some(to) = find(write, write_key, known, Access::WRITE) else {
+            break;
+        };
+        let len_bytes = from.left_bytes.min(to.left_bytes).min(goal - known);
+        let last = count
+            .checked_sub(1)
+            .and_then(|last: usize| pieces.get_mut(last));
+        if let Some(Some(last)) = last
+            && last.from.place.after(last.len_bytes) == from.place
+            && last.to.place.after(last.len_bytes) == to.place
+        {
+            last.len_bytes += len_bytes;
+        } else if let Some(next) = pieces.get_mut(count) {
+            *next = Some(Piece {
+                from,
+                to,
+                len_bytes,
+            });
+            count += 1;
+        } else {
+            break;
+        }
+        known += len_bytes;
+    }
+    let mut copied = 0;
+    for piece in pieces.iter().take(count).flatten() {
+        let Piece {
+            from,
+            to,
+            len_bytes,
+        } = *piece;
+        let Ok(from) = caches.reach(from, len_bytes) else {
+            break;
+        };
+        let Ok(to) = caches.reach(to, len_bytes) else {
+            break;
+        };
+        // Page by page a range is repeated over one that it overlaps, at once it would not be.
+        if len_bytes > PAGE_BYTES && from.overlaps(to) || from.copy_to(to).is_err() {
+            break;
+        }
+        copied += len_bytes;
+    }
+    copied
 }
 
 #[inline]

@@ -245,6 +245,46 @@ fn copies_say_how_far_they_came_and_which_side_stopped_them() {
     assert_eq!(stopped.error, DmaError::NotPresent { at, access });
 }
 
+#[test]
+fn copies_over_contiguous_memory_come_out_as_page_by_page_even_where_they_overlap() {
+    const BASE: usize = 0x10_0000;
+    let tenant = Tenant::alone();
+    let (function, _claim, process) = warm(&tenant, 0x10_0000);
+    for page in 0..40 {
+        process.map(0x10_0000 + (page << 12), 0x20_0000 + (page << 12));
+    }
+    let data: Vec<u8> = (0_u32..40 << 10)
+        .flat_map(|n| (n * 7).to_le_bytes())
+        .collect();
+    let mut port = function.port();
+    let who = by(tag(1));
+    let iova = |offset: usize| Iova::new((BASE + offset) as u64);
+    let cases = [
+        (0x100, 0x1_8200, 0x9000),
+        (0x100, 0x1200, 0x2_2000),
+        (0x1200, 0x100, 0x2_2000),
+        (0x1000, 0x2000, 0x6000),
+    ];
+    for (from, to, len) in cases {
+        port.write(who, iova(0), &data).unwrap();
+        let mut back = vec![0; data.len()];
+        port.read(who, iova(0), &mut back).unwrap();
+        port.copy(who, iova(from), who, iova(to), len as u64)
+            .unwrap();
+        port.read(who, iova(0), &mut back).unwrap();
+        let mut expected = data.clone();
+        let mut done = 0;
+        while done < len {
+            let left = |at: usize| 0x1000 - (at + done) % 0x1000;
+            let piece = left(from).min(left(to)).min(len - done);
+            let start = from + done;
+            expected.copy_within(start..start + piece, to + done);
+            done += piece;
+        }
+        assert!(back == expected, "from {from:#x} to {to:#x}");
+    }
+}
+
 /// How often a file is mapped in this process.
 fn mappings(name: &str) -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
