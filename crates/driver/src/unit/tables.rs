@@ -49,16 +49,9 @@ impl Tables {
     /// Gives a function a context entry with an empty PASID directory that reaches every PASID.
     pub(super) fn attach(&mut self, guest: &mut Guest, function: Bdf) -> Result<(), DriverError> {
         let half = RootEntry::offset_of(function);
-        let context = match self.contexts.get(&half) {
-            Some(context) => *context,
-            None => {
-                let context = guest.take_zeroed_run(1)?;
-                let pointer = ContextTablePointer::to(context).into_bits();
-                guest.store_u64(plus(self.root, half), pointer)?;
-                self.contexts.insert(half, context);
-                context
-            }
-        };
+        let context = table_below(guest, self.root, half, &mut self.contexts, |table| {
+            ContextTablePointer::to(table).into_bits()
+        })?;
         let size = DirectorySize::ALL_PASIDS;
         let bytes = u64::from(size.entries()) * DirectoryEntry::BYTES;
         let at = guest.take_zeroed_run(bytes.div_ceil(PAGE_BYTES))?;
@@ -92,16 +85,10 @@ impl Tables {
             .get_mut(&function)
             .ok_or(DriverError::NoSuchFunction(function))?;
         let offset = DirectoryEntry::offset_of(pasid);
-        let table = match directory.tables.get(&offset) {
-            Some(table) => *table,
-            None => {
-                let table = guest.take_zeroed_run(1)?;
-                let pointer = DirectoryEntry::to(table).into_bits();
-                guest.store_u64(plus(directory.at, offset), pointer)?;
-                directory.tables.insert(offset, table);
-                table
-            }
-        };
+        let tables = &mut directory.tables;
+        let table = table_below(guest, directory.at, offset, tables, |table| {
+            DirectoryEntry::to(table).into_bits()
+        })?;
         write_entry(
             guest,
             plus(table, PasidEntry::offset_of(pasid)),
@@ -148,6 +135,24 @@ impl Tables {
         let table = directory.tables.get(&DirectoryEntry::offset_of(pasid));
         Ok(table.map(|table| plus(*table, PasidEntry::offset_of(pasid))))
     }
+}
+
+/// The table that an entry of another points to, by the entry's offset in bytes. It is made and
+/// pointed to if there is none.
+fn table_below(
+    guest: &mut Guest,
+    above: Gpa,
+    offset: u64,
+    known: &mut BTreeMap<u64, Gpa>,
+    pointer_to: impl FnOnce(Gpa) -> u64,
+) -> Result<Gpa, DriverError> {
+    if let Some(table) = known.get(&offset) {
+        return Ok(*table);
+    }
+    let table = guest.take_zeroed_run(1)?;
+    guest.store_u64(plus(above, offset), pointer_to(table))?;
+    known.insert(offset, table);
+    Ok(table)
 }
 
 /// Writes the words of an entry from the last to the first, which makes it present.
