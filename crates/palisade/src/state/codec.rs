@@ -8,6 +8,7 @@
 //! The length is that of the document in bytes, its end of line included; the checksum its CRC-32C in eight
 //! hexadecimal digits. There is one way to write a state, and anything else is refused.
 
+use crc32c::crc32c;
 use palisade_units::PASID_COUNT;
 
 use super::{KEPT_MAX, RunTime};
@@ -46,14 +47,6 @@ pub enum Unreadable {
     /// The checksum fits, and yet no palisade wrote this.
     #[error("the state makes no sense: {0}")]
     Senseless(String),
-}
-
-/// CRC-32C (Castagnoli), reflected, as iSCSI has it (RFC 3720 §12.1).
-fn crc32c(bytes: &[u8]) -> u32 {
-    const POLYNOMIAL: u32 = 0x82f6_3b78;
-    let step = |crc: u32| (crc >> 1) ^ (POLYNOMIAL & (crc & 1).wrapping_neg());
-    let byte = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc));
-    !bytes.iter().fold(!0, byte)
 }
 
 fn first_line(document: &[u8]) -> String {

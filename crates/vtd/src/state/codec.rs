@@ -11,6 +11,7 @@
 
 use std::collections::BTreeSet;
 
+use crc32c::{crc32c, crc32c_append};
 use palisade_iommu::GroupIndex;
 use palisade_units::{Bdf, GuestPasid, PASID_COUNT};
 
@@ -65,12 +66,9 @@ mod kind {
     pub(super) const ALLOCATED: u32 = 7;
 }
 
-/// CRC-32C (Castagnoli), reflected, as iSCSI has it (RFC 3720 §12.1).
-pub(super) fn crc32c(parts: [&[u8]; 2]) -> u32 {
-    const POLYNOMIAL: u32 = 0x82f6_3b78;
-    let step = |crc: u32| (crc >> 1) ^ (POLYNOMIAL & (crc & 1).wrapping_neg());
-    let byte = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc));
-    !parts.into_iter().flatten().fold(!0, byte)
+/// CRC-32C (RFC 3720 §12.1) of what precedes the checksum and of what follows it.
+pub(super) fn checksum(head: &[u8], body: &[u8]) -> u32 {
+    crc32c_append(crc32c(head), body)
 }
 
 fn len_u32(bytes: &[u8]) -> u32 {
@@ -82,7 +80,7 @@ pub(super) fn with_head(body: &[u8]) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend(VERSION.to_le_bytes());
     bytes.extend(len_u32(body).to_le_bytes());
-    let checksum = crc32c([&bytes, body]);
+    let checksum = checksum(&bytes, body);
     bytes.extend(checksum.to_le_bytes());
     bytes.extend(body);
     bytes
@@ -167,7 +165,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<UnitState, Unreadable> {
         return Err(Unreadable::Torn { found, announced });
     }
     let head = bytes.get(..HEAD_BYTES - 4).unwrap_or_default();
-    if u32::from_le_bytes(*checksum) != crc32c([head, body]) {
+    if u32::from_le_bytes(*checksum) != self::checksum(head, body) {
         return Err(Unreadable::Damaged);
     }
     let state = decode_body(body).map_err(Unreadable::Senseless)?;
