@@ -1,10 +1,10 @@
 //! What the operator reads of faults.
 
-use palisade_driver::{Copy, FunctionAddress, MissingPage, SweepMode, SweepPlan, Tenant};
+use palisade_driver::{FunctionAddress, SweepMode, SweepPlan, Tenant};
 use palisade_units::{Bdf, Iova};
 use serde_json::Value;
 
-use crate::host::{Daemon, FIRST, TenantProcess, palisade};
+use crate::host::{Daemon, FIRST, TenantProcess, copy_of_a_page, palisade};
 
 const MIB: u64 = 1 << 20;
 /// Where bob's guest sees the function that he has to himself.
@@ -68,21 +68,9 @@ fn r16_r77_r79_the_operator_reads_which_wrong_pasids_an_exclusive_owner_programm
 #[test]
 fn r77_r79_the_operator_reads_whose_walk_faulted_on_a_shared_parent() {
     let daemon = Daemon::start();
-    let functions = [FunctionAddress {
-        bdf: FIRST,
-        socket: daemon.socket("alice-0"),
-    }];
-    let mut alice = Tenant::connect(&daemon.socket("alice-unit"), &functions, 64 * MIB).unwrap();
-    let process = alice.start_process().unwrap();
-    let (from, to) = (Iova::new(0x5000_0000_0000), Iova::new(0x5000_0010_0000));
-    alice.plant(process, to, &[0; 4096]).unwrap();
-    let copy = Copy {
-        process,
-        from,
-        to,
-        len_bytes: 4096,
-        missing: MissingPage::End,
-    };
+    let mut alice = daemon.connect("alice", 64 * MIB).unwrap();
+    let copy = copy_of_a_page(alice.start_process().unwrap());
+    alice.plant(copy.process, copy.to, &[0; 4096]).unwrap();
     alice.copy(FIRST, copy).unwrap();
     let faults = faults(&daemon);
     let [fault] = &faults[..] else {
@@ -92,7 +80,7 @@ fn r77_r79_the_operator_reads_whose_walk_faulted_on_a_shared_parent() {
     let read = ["tenant", "pasid", "function", "detail"].map(|key| fault[key].clone());
     let expected: [Value; 4] = [
         "alice".into(),
-        process.get().into(),
+        copy.process.get().into(),
         "6a:01.0".into(),
         "71h".into(),
     ];

@@ -10,8 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use palisade_driver::{Copy, DriverError, FunctionAddress, MissingPage, Tenant};
 use palisade_host::control::{self, Ledger};
-use palisade_units::Bdf;
+use palisade_units::{Bdf, GuestPasid, Iova};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -57,6 +58,17 @@ socket = "bob-1.sock"
 
 /// The place of a tenant's first function.
 pub(crate) const FIRST: Bdf = Bdf::new(0, 0x11, 0);
+
+/// A copy of one page of a process, which asks for no page that is missing.
+pub(crate) fn copy_of_a_page(process: GuestPasid) -> Copy {
+    Copy {
+        process,
+        from: Iova::new(0x5000_0000_0000),
+        to: Iova::new(0x5000_0010_0000),
+        len_bytes: 4096,
+        missing: MissingPage::End,
+    }
+}
 
 pub(crate) fn palisade() -> Command {
     Command::new(env!("CARGO_BIN_EXE_palisade"))
@@ -114,6 +126,16 @@ impl Daemon {
             control::ask_reserved(&daemon.socket("control")).is_ok()
         });
         daemon
+    }
+
+    /// A tenant's own driver at its unit and at its first function.
+    pub(crate) fn connect(&self, tenant: &str, memory_bytes: u64) -> Result<Tenant, DriverError> {
+        let functions = [FunctionAddress {
+            bdf: FIRST,
+            socket: self.socket(&format!("{tenant}-0")),
+        }];
+        let unit = self.socket(&format!("{tenant}-unit"));
+        Tenant::connect(&unit, &functions, memory_bytes)
     }
 
     /// What a daemon says that does not start.

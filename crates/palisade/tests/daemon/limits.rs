@@ -1,20 +1,10 @@
 //! What the operator changes while a daemon runs.
 
-use palisade_driver::{FunctionAddress, Tenant};
 use serde_json::json;
 
-use crate::host::{CONFIG, Daemon, FIRST, TenantProcess};
+use crate::host::{CONFIG, Daemon, TenantProcess};
 
 const MIB: u64 = 1 << 20;
-
-fn connect(daemon: &Daemon, tenant: &str) -> Tenant {
-    let functions = [FunctionAddress {
-        bdf: FIRST,
-        socket: daemon.socket(&format!("{tenant}-0")),
-    }];
-    let unit = daemon.socket(&format!("{tenant}-unit"));
-    Tenant::connect(&unit, &functions, 16 * MIB).unwrap()
-}
 
 /// The usual host with a group above both tenants.
 fn grouped(max: u32) -> String {
@@ -36,7 +26,7 @@ fn r29_a_quota_is_tuned_at_run_time_for_a_tenant_that_is_not_there() {
         "{said}"
     );
     // The slice's default address space is the one that it may have.
-    let mut bob = connect(&daemon, "bob");
+    let mut bob = daemon.connect("bob", 16 * MIB).unwrap();
     assert!(bob.start_process().is_err());
     daemon.done(&["quota", "bob", "2"]);
     bob.start_process().unwrap();
@@ -84,9 +74,9 @@ fn r29_a_quota_beyond_what_is_there_is_refused_and_changes_nothing() {
 #[test]
 fn r53_a_group_limits_its_tenants_together_and_counts_what_it_refused() {
     let daemon = start(&grouped(3));
-    let mut alice = connect(&daemon, "alice");
+    let mut alice = daemon.connect("alice", 16 * MIB).unwrap();
     alice.start_process().unwrap();
-    let mut bob = connect(&daemon, "bob");
+    let mut bob = daemon.connect("bob", 16 * MIB).unwrap();
     assert!(
         bob.start_process().is_err(),
         "two of alice's and one of his"
@@ -186,7 +176,7 @@ fn r10_the_hosts_own_users_share_the_namespace() {
     let daemon = start(&config);
     daemon.done(&["reserve", "5-9"]);
     daemon.done(&["reserve", "11"]);
-    let bob = connect(&daemon, "bob");
+    let bob = daemon.connect("bob", 16 * MIB).unwrap();
     let ledger = daemon.ledger();
     assert_eq!(
         ledger.tenants[1].pasids[0].pasid, 10,
@@ -221,7 +211,7 @@ fn r10_the_hosts_own_users_share_the_namespace() {
     drop(bob);
     daemon.wait_for_end_of("bob");
     daemon.done(&["unreserve", "5-9"]);
-    let _bob = connect(&daemon, "bob");
+    let _bob = daemon.connect("bob", 16 * MIB).unwrap();
     assert_eq!(daemon.ledger().tenants[1].pasids[0].pasid, 5);
 }
 
@@ -265,16 +255,12 @@ fn a_refusal_is_a_document_where_one_is_asked_for() {
 #[test]
 fn r79_events_have_the_names_of_groups_also_of_those_that_are_gone() {
     let daemon = start(&grouped(1));
-    let _alice = connect(&daemon, "alice");
+    let _alice = daemon.connect("alice", 16 * MIB).unwrap();
     daemon.done(&["group", "create", "mine", "--parent", "web"]);
     daemon.done(&["group", "remove", "mine"]);
     daemon.done(&["reserve", "100-199"]);
     // The slice's default address space is the one that the group may have.
-    let functions = [FunctionAddress {
-        bdf: FIRST,
-        socket: daemon.socket("bob-0"),
-    }];
-    assert!(Tenant::connect(&daemon.socket("bob-unit"), &functions, 16 * MIB).is_err());
+    assert!(daemon.connect("bob", 16 * MIB).is_err());
     let events = daemon.done(&["events"]);
     for what in [
         "group-created (group web below the host, max 1)",

@@ -6,15 +6,13 @@ use std::{
     os::unix::net::UnixStream,
 };
 
-use palisade_driver::{Copy, FunctionAddress, MissingPage, Tenant};
 use palisade_host::control;
-use palisade_units::Iova;
 use palisade_vfio_user::{
     Client, Region,
     wire::{REGION_READS, REGION_WRITES},
 };
 
-use crate::host::{self, Daemon, FIRST, PATIENCE, TenantProcess, palisade};
+use crate::host::{self, Daemon, FIRST, PATIENCE, TenantProcess, copy_of_a_page, palisade};
 
 const MIB: u64 = 1 << 20;
 
@@ -91,22 +89,10 @@ fn garbage_costs_its_sender_the_connection_and_nobody_else_anything() {
 #[test]
 fn memory_that_vanishes_costs_its_tenant_the_access_and_the_host_nothing() {
     let daemon = Daemon::start();
-    let functions = [FunctionAddress {
-        bdf: FIRST,
-        socket: daemon.socket("bob-0"),
-    }];
-    let mut bob = Tenant::connect(&daemon.socket("bob-unit"), &functions, 64 * MIB).unwrap();
-    let process = bob.start_process().unwrap();
-    let (from, to) = (Iova::new(0x5000_0000_0000), Iova::new(0x5000_0010_0000));
-    bob.plant(process, from, &[7; 4096]).unwrap();
-    bob.plant(process, to, &[0; 4096]).unwrap();
-    let copy = Copy {
-        process,
-        from,
-        to,
-        len_bytes: 4096,
-        missing: MissingPage::End,
-    };
+    let mut bob = daemon.connect("bob", 64 * MIB).unwrap();
+    let copy = copy_of_a_page(bob.start_process().unwrap());
+    bob.plant(copy.process, copy.from, &[7; 4096]).unwrap();
+    bob.plant(copy.process, copy.to, &[0; 4096]).unwrap();
     bob.copy(FIRST, copy).unwrap();
     let backing = bob.kernel().guest().backing();
     rustix::fs::ftruncate(&backing.fd, 0).unwrap();
@@ -163,22 +149,10 @@ fn r33_the_memory_of_a_tenant_that_is_gone_is_let_go() {
 #[test]
 fn r44_memory_that_a_tenant_takes_back_is_let_go_while_it_stays() {
     let daemon = Daemon::start();
-    let functions = [FunctionAddress {
-        bdf: FIRST,
-        socket: daemon.socket("bob-0"),
-    }];
-    let mut bob = Tenant::connect(&daemon.socket("bob-unit"), &functions, 64 * MIB).unwrap();
-    let process = bob.start_process().unwrap();
-    let (from, to) = (Iova::new(0x5000_0000_0000), Iova::new(0x5000_0010_0000));
-    bob.plant(process, from, &[7; 4096]).unwrap();
-    bob.plant(process, to, &[0; 4096]).unwrap();
-    let copy = Copy {
-        process,
-        from,
-        to,
-        len_bytes: 4096,
-        missing: MissingPage::End,
-    };
+    let mut bob = daemon.connect("bob", 64 * MIB).unwrap();
+    let copy = copy_of_a_page(bob.start_process().unwrap());
+    bob.plant(copy.process, copy.from, &[7; 4096]).unwrap();
+    bob.plant(copy.process, copy.to, &[0; 4096]).unwrap();
     bob.copy(FIRST, copy).unwrap();
     assert_eq!(mapped(&daemon), 2, "the unit's and the function's");
     let (accelerator, _) = bob.accelerator_and_kernel(FIRST).unwrap();
