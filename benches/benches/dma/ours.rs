@@ -3,8 +3,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use palisade_ioasid::{Authority, PasidRange, Quota};
 use palisade_iommu::{
-    Binding, Claim, DmaPort, Fault, FaultProcessing, FirstStage, Iommu, Levels, PageRequest,
-    PasidSupport, QueueFull, Requester, Sharing, Sink, Space, UserId,
+    Binding, Claim, DeviceTlb, DmaPort, Fault, FaultProcessing, FirstStage, Iommu, Levels,
+    PageRequest, PasidSupport, QueueFull, Requester, Sharing, Sink, Space, UserId,
 };
 use palisade_memory::{GuestMemory, Protection};
 use palisade_units::{Bdf, Gpa, Iova, TenantId};
@@ -93,6 +93,7 @@ impl Ours {
             guest_bdf: Bdf::new(0, 0x10, 0),
             guest_pasid: None,
             fault_disable: FaultProcessing::Report,
+            device_tlb: DeviceTlb::Allowed,
         };
         function.bind(tag, set.hold(pasid)?, binding)?;
         Ok(Self {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use palisade_benches::{Contender, Effort, Random, Report, Unit, medians};
-use palisade_iommu::{FunctionHandle, Scope};
+use palisade_iommu::{Cached, FunctionHandle, Scope};
 use palisade_units::{Iova, PasidTag};
 
 use crate::ours::{Engine, Ours, Stages};
@@ -25,11 +25,14 @@ const REPEATS: u32 = 16;
 /// Invalidates a page, at random.
 fn invalidate(function: &FunctionHandle, tag: Option<PasidTag>, pages: usize, random: &mut Random) {
     let page = u64::try_from(random.index(pages)).unwrap_or(0);
-    function.invalidate(Scope::Pages {
-        tag,
-        at: Iova::new(FIRST_IOVA + page * PAGE_BYTES),
-        len_bytes: PAGE_BYTES,
-    });
+    function.invalidate(
+        Scope::Pages {
+            tag,
+            at: Iova::new(FIRST_IOVA + page * PAGE_BYTES),
+            len_bytes: PAGE_BYTES,
+        },
+        Cached::InUnit,
+    );
 }
 
 /// Invalidates once in a period until told to stop; says how often it did in a second.

@@ -3,9 +3,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use palisade_ioasid::{Authority, PasidRange, Quota};
 use palisade_iommu::{
-    Binding, Claim, DmaError, DmaPort, Fault, FaultProcessing, FirstStage, FunctionHandle, Iommu,
-    Levels, PageRequest, PasidSupport, QueueFull, Requester, SecondStage, Sharing, Sink, Space,
-    UserId,
+    Binding, Claim, DeviceTlb, DmaError, DmaPort, Fault, FaultProcessing, FirstStage,
+    FunctionHandle, Iommu, Levels, PageRequest, PasidSupport, QueueFull, Requester, SecondStage,
+    Sharing, Sink, Space, UserId,
 };
 use palisade_memory::{GuestMemory, Protection, SharedMemory};
 use palisade_units::{Bdf, Gpa, Iova, PasidTag, TenantId};
@@ -141,6 +141,7 @@ impl Ours {
             guest_bdf: Bdf::new(0, 0x10, 0),
             guest_pasid: None,
             fault_disable: FaultProcessing::Report,
+            device_tlb: DeviceTlb::Allowed,
         };
         function.bind(tag, set.hold(pasid)?, binding)?;
         Ok(Self {

@@ -361,8 +361,12 @@ impl Engine {
         descriptor: &Descriptor,
         record: &CompletionRecord,
     ) -> Result<(), Stop> {
-        let ask = session.client.page_requests().is_on();
-        let by = requester(session, if ask { OnMiss::Ask } else { OnMiss::Fault });
+        let on_miss = if session.may_ask() {
+            OnMiss::Ask
+        } else {
+            OnMiss::Fault
+        };
+        let by = requester(session, on_miss);
         let (first, rest) = record.as_bytes().split_at(8);
         let at = descriptor.completion_address;
         // Aligned to 32 bytes, so this cannot pass the end of the space.
@@ -438,12 +442,13 @@ fn requester(session: &Session, on_miss: OnMiss) -> Requester {
         tag: session.identity.tag,
         privilege: session.privilege,
         on_miss,
+        ats: session.ats(),
     }
 }
 
 fn on_miss(session: &Session, descriptor: &Descriptor) -> OnMiss {
     let blocks = descriptor.flags().contains(Flags::BLOCK_ON_FAULT);
-    if blocks && session.client.page_requests().is_on() {
+    if blocks && session.may_ask() {
         OnMiss::Ask
     } else {
         OnMiss::Fault

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use palisade_ioasid::Hold;
-use palisade_iommu::Privilege;
+use palisade_iommu::{Ats, Privilege};
 use palisade_units::{GuestPasid, PasidTag};
 
 use crate::spec::{ErrorCode, SoftwareError, Status};
@@ -52,6 +52,9 @@ pub trait Client: Send + Sync {
 
     /// Whether the function may send page requests now.
     fn page_requests(&self) -> Switch;
+
+    /// Whether the function asks for translations and keeps them, or leaves translating to the platform.
+    fn ats(&self) -> Ats;
 }
 
 /// What a queue was configured for.
@@ -63,6 +66,8 @@ pub struct Rules {
     pub capacity: u16,
     /// Whether descriptors may ask to wait for pages.
     pub block_on_fault: Switch,
+    /// Whether its requests may use what the function has of ATS: translations, and so page requests.
+    pub ats: Switch,
     /// The largest transfer of a descriptor.
     pub max_transfer_bytes: u64,
     /// The largest number of descriptors in a batch.
@@ -127,6 +132,20 @@ impl Session {
     #[must_use]
     pub fn name(&self) -> Option<GuestPasid> {
         self.name
+    }
+
+    /// Whether requests ask for translations.
+    pub(crate) fn ats(&self) -> Ats {
+        if self.rules.ats.is_on() {
+            self.client.ats()
+        } else {
+            Ats::Off
+        }
+    }
+
+    /// Whether requests may ask for pages.
+    pub(crate) fn may_ask(&self) -> bool {
+        self.rules.ats.is_on() && self.client.page_requests().is_on()
     }
 
     /// The software error of a status, with what is known of the session.

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use palisade_ioasid::{Authority, Hold, PasidRange, PasidSet, Quota};
 use palisade_iommu::{
-    Binding, Claim, Fault, FaultProcessing, FirstStage, FunctionHandle, GroupIndex, Iommu, Levels,
-    PageRequest, PageResponse, PasidSupport, QueueFull, Sharing, Sink, Space, UserId,
+    Binding, Claim, DeviceTlb, Fault, FaultProcessing, FirstStage, FunctionHandle, GroupIndex,
+    Iommu, Levels, PageRequest, PageResponse, PasidSupport, QueueFull, Sharing, Sink, Space,
+    UserId,
 };
 use palisade_memory::{GuestMemory, Protection, SharedMemory};
 use palisade_units::{Bdf, Gpa, GuestPasid, PasidTag, TenantId};
@@ -115,6 +116,7 @@ impl Host {
             guest_bdf: BDF,
             guest_pasid: tag.and_then(|tag| GuestPasid::new(tag.get()).ok()),
             fault_disable: FaultProcessing::Report,
+            device_tlb: DeviceTlb::Allowed,
         };
         self.function.bind(tag, self.hold(), binding).unwrap();
     }

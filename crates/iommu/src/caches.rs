@@ -9,6 +9,7 @@ use palisade_memory::{Kept, KeptSnapshot, MemoryError, Place, Reach};
 use palisade_units::{Access, Gpa, Iova, PAGE_BYTES, PageSize, PasidTag};
 
 use crate::FaultReason;
+use crate::cached::{Ats, Cached, DeviceTlb, Keeper};
 use crate::entry::User;
 use crate::function::Function;
 use crate::journal::{BUCKETS, Bucket, Generation, Generations, Known, Removal, Whose};
@@ -24,10 +25,54 @@ const CROWD: usize = 4096;
 /// What a port knows of the tags that share a generation.
 struct Local {
     seen: Generation,
-    epoch: Epoch,
-    extent: Extent,
+    unit: Share,
+    device: Share,
     /// What one of the tags is bound to.
     context: Option<Context>,
+}
+
+/// What is cached of them by one keeper. Tables are the unit's.
+#[derive(Clone, Copy)]
+struct Share {
+    epoch: Epoch,
+    extent: Extent,
+}
+
+impl Share {
+    const NEW: Self = Self {
+        epoch: Epoch(Epoch::NEVER.0 + 1),
+        extent: Extent::Whole,
+    };
+}
+
+impl Local {
+    const NEW: Self = Self {
+        seen: Generation::NEVER,
+        unit: Share::NEW,
+        device: Share::NEW,
+        context: None,
+    };
+
+    #[inline]
+    const fn share(&self, keeper: Keeper) -> &Share {
+        match keeper {
+            Keeper::Unit => &self.unit,
+            Keeper::Device => &self.device,
+        }
+    }
+
+    const fn share_mut(&mut self, keeper: Keeper) -> &mut Share {
+        match keeper {
+            Keeper::Unit => &mut self.unit,
+            Keeper::Device => &mut self.device,
+        }
+    }
+
+    /// Whether some pages cannot be forgotten alone.
+    fn has_pieces(&self, cached: Cached) -> bool {
+        let has = |keeper| cached.includes(keeper) && self.share(keeper).extent == Extent::Pieces;
+        has(Keeper::Unit) || has(Keeper::Device)
+    }
 }
 
 /// Whether what is cached of a page is one line.
@@ -43,6 +88,7 @@ enum Extent {
 struct Context {
     whose: Whose,
     space: Space,
+    device_tlb: DeviceTlb,
     memory: KeptSnapshot,
 }
 
@@ -52,6 +98,7 @@ pub(crate) struct Request {
     pub(crate) tag: Option<PasidTag>,
     pub(crate) at: Iova,
     pub(crate) access: Access,
+    pub(crate) ats: Ats,
 }
 
 impl Request {
@@ -60,6 +107,11 @@ impl Request {
             Some(_) => Prefix::Pasid,
             None => Prefix::None,
         }
+    }
+
+    /// Whether what the tables say of device TLBs lets it be (VT-d §7.1.3: SCT.5).
+    fn is_allowed_by(&self, device_tlb: DeviceTlb) -> bool {
+        (self.ats, device_tlb) != (Ats::On, DeviceTlb::Blocked)
     }
 }
 
@@ -74,14 +126,8 @@ pub(crate) struct Caches {
 
 impl Caches {
     pub(crate) fn new() -> Self {
-        let local = || Local {
-            seen: Generation::NEVER,
-            epoch: Epoch(Epoch::NEVER.0 + 1),
-            extent: Extent::Whole,
-            context: None,
-        };
         Self {
-            locals: Box::new(std::array::from_fn(|_| local())),
+            locals: Box::new([const { Local::NEW }; BUCKETS]),
             reads: Tlb::new(),
             writes: Tlb::new(),
             upper: Upper::new(),
@@ -103,8 +149,19 @@ impl Caches {
     /// What lines of a kind must agree with.
     #[inline]
     pub(crate) fn key(&self, tag: Option<PasidTag>, kind: Kind) -> Key {
-        let epoch = self.locals[Whose::of(tag).bucket().index()].epoch;
+        let local = &self.locals[Whose::of(tag).bucket().index()];
+        let epoch = local.share(kind.keeper()).epoch;
         Key { kind, epoch }
+    }
+
+    /// What tables of a key's tag must agree with.
+    #[inline]
+    fn of_tables(&self, key: Key) -> Key {
+        let whose = key.kind.whose();
+        Key {
+            kind: Kind::of_tables(whose),
+            epoch: self.locals[whose.bucket().index()].unit.epoch,
+        }
     }
 
     #[cold]
@@ -114,32 +171,41 @@ impl Caches {
             self.reset();
         }
         let seen = self.locals[bucket.index()].seen;
-        let known = generations.between(bucket, seen, now, |removal| match removal {
-            Removal::Everything => self.drop_all(bucket),
-            Removal::Pages(_) if self.locals[bucket.index()].extent == Extent::Pieces => {
-                self.drop_all(bucket);
-            }
-            Removal::Pages(pages) => {
-                self.reads.remove(pages);
-                self.writes.remove(pages);
-                self.upper.remove(pages);
-            }
-        });
+        let known = generations.between(bucket, seen, now, |removal| self.remove(bucket, removal));
         if known == Known::No {
-            self.drop_all(bucket);
+            self.drop_all(bucket, Cached::Everywhere);
         }
         self.locals[bucket.index()].seen = now;
     }
 
-    /// Forgets everything of a bucket.
-    fn drop_all(&mut self, bucket: Bucket) {
+    fn remove(&mut self, bucket: Bucket, Removal { cached, pages }: Removal) {
+        match pages {
+            Some(pages) if !self.locals[bucket.index()].has_pieces(cached) => {
+                self.reads.remove(pages, cached);
+                self.writes.remove(pages, cached);
+                if cached.includes_tables() {
+                    self.upper.remove(pages);
+                }
+            }
+            _ => self.drop_all(bucket, cached),
+        }
+    }
+
+    /// Forgets everything of a bucket in some caches.
+    fn drop_all(&mut self, bucket: Bucket, cached: Cached) {
         let local = &mut self.locals[bucket.index()];
         local.context = None;
-        local.extent = Extent::Whole;
-        match local.epoch.0.checked_add(1) {
-            Some(next) => local.epoch = Epoch(next),
-            // Lines of the first epochs may be there yet.
-            None => self.reset(),
+        for keeper in [Keeper::Unit, Keeper::Device] {
+            if !cached.includes(keeper) {
+                continue;
+            }
+            let share = self.locals[bucket.index()].share_mut(keeper);
+            share.extent = Extent::Whole;
+            match share.epoch.0.checked_add(1) {
+                Some(next) => share.epoch = Epoch(next),
+                // Lines of the first epochs may be there yet.
+                None => self.reset(),
+            }
         }
     }
 
@@ -150,9 +216,8 @@ impl Caches {
         self.upper.clear();
         self.kept.let_go();
         for local in self.locals.iter_mut() {
-            local.epoch = Epoch(Epoch::NEVER.0 + 1);
-            local.extent = Extent::Whole;
-            local.context = None;
+            let seen = local.seen;
+            *local = Local { seen, ..Local::NEW };
         }
     }
 
@@ -181,8 +246,9 @@ impl Caches {
         } = self;
         let lines = reads.lines().chain(writes.lines()).chain(upper.lines());
         let current = lines.filter(|line| {
-            let bucket = line.kind().whose().bucket();
-            line.epoch() == locals[bucket.index()].epoch
+            let kind = line.kind();
+            let local = &locals[kind.whose().bucket().index()];
+            line.epoch() == local.share(kind.keeper()).epoch
         });
         kept.let_go_except(current.map(Line::place));
     }
@@ -198,8 +264,7 @@ impl Caches {
     /// Asks for the entry by which an address will be translated, if its table is known.
     #[inline]
     pub(crate) fn fetch_ahead(&self, key: Key, at: Iova) {
-        let key = key.of_tag();
-        if let Some(table) = self.upper.find(key, at.get()) {
+        if let Some(table) = self.upper.find(self.of_tables(key), at.get()) {
             let entry = table.place.after(walk::leaf_offset_bytes(at.get()));
             self.kept.prefetch(entry);
         }
@@ -243,10 +308,15 @@ impl Caches {
         key: Key,
         request: Request,
     ) -> Result<Found, Box<Blocked>> {
-        let Request { tag, at, access } = request;
+        let Request {
+            tag, at, access, ..
+        } = request;
         let local = &self.locals[Whose::of(tag).bucket().index()];
         let known = local.context.as_ref();
-        if known.is_some_and(|context| context.whose == Whose::of(tag)) {
+        let serves = |context: &Context| {
+            context.whose == Whose::of(tag) && request.is_allowed_by(context.device_tlb)
+        };
+        if known.is_some_and(serves) {
             let page = match self.last_step(key, request) {
                 Some(page) => Ok((page, PageSize::Size4K)),
                 None => self.walk(key, request),
@@ -257,6 +327,9 @@ impl Caches {
         }
         // What refuses a request is what it is bound to at this moment.
         let (page, size) = function.with_user(tag, at, access, |user| {
+            if !request.is_allowed_by(user.binding.device_tlb) {
+                return Err(FaultReason::DeviceTlbDisabled.into());
+            }
             self.adopt(tag, user);
             self.walk(key, request)
         })?;
@@ -282,6 +355,7 @@ impl Caches {
         self.locals[whose.bucket().index()].context = Some(Context {
             whose,
             space: binding.space,
+            device_tlb: binding.device_tlb,
             memory,
         });
     }
@@ -289,10 +363,14 @@ impl Caches {
     /// Takes the last step of a walk, or of both, by the tables that were walked through before.
     /// `None` whenever there is anything to be said of it.
     fn last_step(&mut self, key: Key, request: Request) -> Option<Place> {
-        let Request { tag, at, access } = request;
+        let Request {
+            tag, at, access, ..
+        } = request;
         if walk::is_interrupt(at, request.prefix()) {
             return None;
         }
+        let own = self.of_tables(key);
+        let behind = own.behind();
         let Self {
             locals,
             upper,
@@ -306,7 +384,6 @@ impl Caches {
             let entry = table.place.after(walk::leaf_offset_bytes(address));
             Some((table.rights, kept.load_u64(entry).ok()?))
         };
-        let (own, behind) = (key.of_tag(), key.behind());
         let page = match space {
             Space::FirstStage(stage) => {
                 let (rights, entry) = entry(own, at.get())?;
@@ -344,7 +421,10 @@ impl Caches {
 
     /// Walks the tables by what is known of the tag.
     fn walk(&mut self, key: Key, request: Request) -> Result<(Place, PageSize), Refusal> {
-        let Request { tag, at, access } = request;
+        let Request {
+            tag, at, access, ..
+        } = request;
+        let own = self.of_tables(key);
         let Self {
             locals,
             upper,
@@ -359,9 +439,9 @@ impl Caches {
         let walked = walk::walk(&context.space, tables, at, access, request.prefix())?;
         let (page, size) = take(kept, memory, walked.leaf, access)?;
         if walked.whole > size {
-            local.extent = Extent::Pieces;
+            local.share_mut(key.kind.keeper()).extent = Extent::Pieces;
         }
-        for (key, table) in [(key.of_tag(), walked.first), (key.behind(), walked.second)] {
+        for (key, table) in [(own, walked.first), (own.behind(), walked.second)] {
             if let Some(table) = table {
                 note(upper, kept, memory, key, table);
             }

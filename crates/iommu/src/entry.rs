@@ -4,7 +4,7 @@ use palisade_ioasid::Hold;
 use palisade_memory::GuestMemory;
 use palisade_units::{Bdf, GuestPasid, TenantId};
 
-use crate::{Sink, Space};
+use crate::{DeviceTlb, Sink, Space};
 
 /// Who bound an entry: one guest function of one tenant. Unique on the host; the maker sees to that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +37,8 @@ pub struct Binding {
     pub guest_pasid: Option<GuestPasid>,
     /// Whether faults are recorded.
     pub fault_disable: FaultProcessing,
+    /// Whether the function may have a TLB of its own.
+    pub device_tlb: DeviceTlb,
 }
 
 /// One user's share of an entry. It holds the PASID for as long as the entry stands.

@@ -8,7 +8,7 @@ use crate::audit::{Audit, Origin};
 use crate::entry::{FaultProcessing, User};
 use crate::error::{TagName, locked};
 use crate::owners::SliceOwners;
-use crate::{Fault, FaultReason, Sink};
+use crate::{Ats, Fault, FaultReason, Sink};
 
 /// How many faults without a tenant to tell the host remembers of each function.
 const HOST_LOG_LEN: usize = 64;
@@ -142,7 +142,14 @@ impl Faults {
     ///
     /// FPD in a guest's entries keeps the record from the guest, who asked for none. It does not keep the
     /// event from the operator: a tenant whose device strays may not hide that.
-    pub(crate) fn report(&self, function: Bdf, fault: HostFault, origin: Origin, to: Addressee) {
+    pub(crate) fn report(
+        &self,
+        function: Bdf,
+        fault: HostFault,
+        ats: Ats,
+        origin: Origin,
+        to: Addressee,
+    ) {
         let count = self.count.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         self.audit.note(function, origin, fault.reason);
         let HostFault {
@@ -159,6 +166,7 @@ impl Faults {
                     at,
                     access,
                     reason,
+                    ats,
                 });
             }
             Addressee::Nobody => {}

@@ -5,6 +5,7 @@ use palisade_ioasid::Hold;
 use palisade_units::{Bdf, PASID_BITS, PasidTag, TenantId};
 
 use crate::audit::Audit;
+use crate::cached::Cached;
 use crate::claim::{Claims, Released};
 use crate::entry::{Entry, User};
 use crate::epoch::Slots;
@@ -130,7 +131,7 @@ impl Function {
         for (tag, _) in &gone {
             self.table.swap(*tag, None);
         }
-        self.generations.advance_all();
+        self.generations.advance_all(Cached::Everywhere);
         self.slots.drain();
         for (tag, entry) in gone {
             for user in entry.users().map(|user| user.binding.user) {
@@ -159,7 +160,7 @@ impl Function {
             .store(enable == PasidEnable::On, Ordering::SeqCst);
         if enable == PasidEnable::Off {
             // What ports have cached was translated while PASIDs were on.
-            self.invalidate(Scope::All);
+            self.invalidate(Scope::All, Cached::Everywhere);
         }
     }
 
@@ -337,17 +338,17 @@ impl Function {
 
     /// Makes what is cached for a tag stale and waits until nobody uses it.
     fn forget_tag(&self, tag: Option<PasidTag>) {
-        self.generations.advance(tag);
+        self.generations.advance(tag, Cached::Everywhere);
         self.slots.drain();
     }
 
-    pub(crate) fn invalidate(&self, scope: Scope) {
+    pub(crate) fn invalidate(&self, scope: Scope, cached: Cached) {
         match scope {
-            Scope::All => self.generations.advance_all(),
-            Scope::Tag(tag) => self.generations.advance(tag),
+            Scope::All => self.generations.advance_all(cached),
+            Scope::Tag(tag) => self.generations.advance(tag, cached),
             Scope::Pages { tag, at, len_bytes } => {
                 if let Some(pages) = Pages::of(tag, at, len_bytes) {
-                    self.generations.advance_pages(pages);
+                    self.generations.advance_pages(pages, cached);
                 }
             }
         }

@@ -8,7 +8,7 @@ use crate::audit::Audit;
 use crate::error::{TagName, locked};
 use crate::function::Function;
 use crate::{
-    Binding, Claim, DmaPort, GroupIndex, HostFault, IommuError, PageResponse, PasidEnable,
+    Binding, Cached, Claim, DmaPort, GroupIndex, HostFault, IommuError, PageResponse, PasidEnable,
     PasidSupport, Sharing, Sink, UnknownTags, UserId,
 };
 
@@ -229,9 +229,10 @@ impl FunctionHandle {
         self.function.unbind(tag, user)
     }
 
-    /// Makes every port forget. When it returns, no access in flight uses what was in the scope.
-    pub fn invalidate(&self, scope: Scope) {
-        self.function.invalidate(scope);
+    /// Makes every port forget what is in the scope, in some of its caches. When it returns, no access in
+    /// flight uses it.
+    pub fn invalidate(&self, scope: Scope, cached: Cached) {
+        self.function.invalidate(scope, cached);
     }
 
     /// Answers a page request. The waiter is called before this returns.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use palisade_units::{Iova, PAGE_SHIFT, PasidTag};
 
+use crate::cached::Cached;
 use crate::error::locked;
 
 /// Tags share generations by their low bits: an invalidation of one whole tag costs the caches of about
@@ -104,23 +105,31 @@ impl Pages {
 
 /// What ports are to forget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Removal {
-    /// Everything of a bucket.
-    Everything,
-    /// Some pages.
-    Pages(Pages),
+pub(crate) struct Removal {
+    /// In which caches.
+    pub(crate) cached: Cached,
+    /// What of them; `None`: everything of a bucket.
+    pub(crate) pages: Option<Pages>,
+}
+
+impl Removal {
+    const EVERYTHING: Self = Self {
+        cached: Cached::Everywhere,
+        pages: None,
+    };
 }
 
 /// A removal, as words.
 struct Note {
-    /// [`Note::EVERYTHING`], or whose pages.
+    /// Whose pages, or [`Note::EVERYTHING`], and from [`Note::CACHED_SHIFT`] on, in which caches.
     whose: AtomicU64,
     first: AtomicU64,
     last: AtomicU64,
 }
 
 impl Note {
-    const EVERYTHING: u64 = u64::MAX;
+    const EVERYTHING: u64 = 0xffff_ffff;
+    const CACHED_SHIFT: u32 = 32;
 
     const fn new() -> Self {
         Self {
@@ -131,24 +140,34 @@ impl Note {
     }
 
     fn store(&self, removal: Removal) {
-        let (whose, first, last) = match removal {
-            Removal::Everything => (Self::EVERYTHING, 0, 0),
-            Removal::Pages(pages) => (pages.whose.get().into(), pages.first, pages.last),
+        let (whose, first, last) = match removal.pages {
+            None => (Self::EVERYTHING, 0, 0),
+            Some(pages) => (pages.whose.get().into(), pages.first, pages.last),
         };
-        self.whose.store(whose, Ordering::Relaxed);
+        let cached = (0..).zip(Cached::ALL);
+        let cached = cached.filter(|(_, cached)| *cached == removal.cached);
+        let cached = cached.map(|(number, _)| number).sum::<u64>() << Self::CACHED_SHIFT;
+        self.whose.store(whose | cached, Ordering::Relaxed);
         self.first.store(first, Ordering::Relaxed);
         self.last.store(last, Ordering::Relaxed);
     }
 
     fn load(&self) -> Removal {
-        let whose = u32::try_from(self.whose.load(Ordering::Relaxed));
-        whose.map_or(Removal::Everything, |whose| {
-            Removal::Pages(Pages {
+        let word = self.whose.load(Ordering::Relaxed);
+        let number = usize::try_from(word >> Self::CACHED_SHIFT).unwrap_or_default();
+        let [a, b, c, d, ..] = word.to_le_bytes();
+        let whose = u32::from_le_bytes([a, b, c, d]);
+        Removal {
+            cached: Cached::ALL
+                .get(number)
+                .copied()
+                .unwrap_or(Cached::Everywhere),
+            pages: (u64::from(whose) != Self::EVERYTHING).then(|| Pages {
                 whose: Whose(whose),
                 first: self.first.load(Ordering::Relaxed),
                 last: self.last.load(Ordering::Relaxed),
-            })
-        })
+            }),
+        }
     }
 }
 
@@ -186,7 +205,7 @@ impl Journal {
         if behind >= STEPS {
             return Known::No;
         }
-        let mut removals = [Removal::Everything; RING];
+        let mut removals = [Removal::EVERYTHING; RING];
         let mut count = 0;
         for (step, removal) in (1..=behind).zip(&mut removals) {
             *removal = self.note(seen.0.wrapping_add(step)).load();
@@ -244,23 +263,29 @@ impl Generations {
         self.journals[of.0].between(seen, now, each)
     }
 
-    /// Makes everything cached for a tag stale.
-    pub(crate) fn advance(&self, tag: Option<PasidTag>) {
+    /// Makes what is cached for a tag stale.
+    pub(crate) fn advance(&self, tag: Option<PasidTag>, cached: Cached) {
         let _writing = locked(&self.writing);
-        self.journals[Whose::of(tag).bucket().0].advance(Removal::Everything);
+        let pages = None;
+        self.journals[Whose::of(tag).bucket().0].advance(Removal { cached, pages });
     }
 
     /// Makes some pages stale.
-    pub(crate) fn advance_pages(&self, pages: Pages) {
+    pub(crate) fn advance_pages(&self, pages: Pages, cached: Cached) {
         let _writing = locked(&self.writing);
-        self.journals[pages.whose.bucket().0].advance(Removal::Pages(pages));
+        let bucket = pages.whose.bucket();
+        let pages = Some(pages);
+        self.journals[bucket.0].advance(Removal { cached, pages });
     }
 
-    /// Makes everything cached stale.
-    pub(crate) fn advance_all(&self) {
+    /// Makes what is cached of every tag stale.
+    pub(crate) fn advance_all(&self, cached: Cached) {
         let _writing = locked(&self.writing);
         for journal in &self.journals {
-            journal.advance(Removal::Everything);
+            journal.advance(Removal {
+                cached,
+                pages: None,
+            });
         }
     }
 }
@@ -279,6 +304,13 @@ mod tests {
         Pages::of(tag(number), Iova::new(page << PAGE_SHIFT), 1).unwrap()
     }
 
+    fn of_pages(pages: Pages) -> Removal {
+        Removal {
+            cached: Cached::LeavesInUnit,
+            pages: Some(pages),
+        }
+    }
+
     fn since(generations: &Generations, seen: Generation) -> (Known, Vec<Removal>) {
         let bucket = Whose::of(tag(1)).bucket();
         let mut told = Vec::new();
@@ -292,10 +324,10 @@ mod tests {
         let generations = Generations::new();
         let current = |tag| generations.current(Whose::of(tag).bucket());
         let before = (current(tag(1)), current(None));
-        generations.advance(tag(2));
-        generations.advance_pages(page(3, 7));
+        generations.advance(tag(2), Cached::InUnit);
+        generations.advance_pages(page(3, 7), Cached::LeavesInUnit);
         assert_eq!((current(tag(1)), current(None)), before);
-        generations.advance_all();
+        generations.advance_all(Cached::InDevices);
         assert_ne!(current(tag(1)), before.0);
         assert_ne!(current(None), before.1);
     }
@@ -305,17 +337,28 @@ mod tests {
         let generations = Generations::new();
         let seen = generations.current(Whose::of(tag(1)).bucket());
         assert_eq!(since(&generations, seen), (Known::Yes, Vec::new()));
-        generations.advance_pages(page(1, 7));
-        generations.advance(tag(1));
-        let mut expected = vec![Removal::Pages(page(1, 7)), Removal::Everything];
+        generations.advance_pages(page(1, 7), Cached::LeavesInUnit);
+        generations.advance(tag(1), Cached::Everywhere);
+        let mut expected = vec![of_pages(page(1, 7)), Removal::EVERYTHING];
         assert_eq!(since(&generations, seen), (Known::Yes, expected.clone()));
         for number in 3..STEPS {
-            generations.advance_pages(page(65, number));
-            expected.push(Removal::Pages(page(65, number)));
+            generations.advance_pages(page(65, number), Cached::LeavesInUnit);
+            expected.push(of_pages(page(65, number)));
         }
         assert_eq!(since(&generations, seen), (Known::Yes, expected));
-        generations.advance_pages(page(1, 1));
+        generations.advance_pages(page(1, 1), Cached::LeavesInUnit);
         assert_eq!(since(&generations, seen), (Known::No, Vec::new()));
+    }
+
+    #[test]
+    fn r40_each_removal_comes_out_of_the_ring_as_it_went_in() {
+        for cached in Cached::ALL {
+            for pages in [None, Some(page(1, 0x7f_ffff))] {
+                let note = Note::new();
+                note.store(Removal { cached, pages });
+                assert_eq!(note.load(), Removal { cached, pages });
+            }
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@
 //! interrupt address range is refused, whatever its space says (§3.14).
 
 mod audit;
+mod cached;
 mod caches;
 mod claim;
 mod entry;
@@ -49,6 +50,7 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
+pub use cached::{Ats, Cached, DeviceTlb};
 pub use claim::{Claim, Sharing};
 pub use entry::{Binding, FaultProcessing, UserId};
 pub use error::{IommuError, TagName};

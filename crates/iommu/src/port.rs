@@ -3,7 +3,6 @@ use std::sync::Arc;
 use palisade_memory::{MemoryError, Reach};
 use palisade_units::{Access, Bdf, Iova, PasidTag};
 
-use crate::FaultReason;
 use crate::caches::{Caches, Request};
 use crate::epoch::Presence;
 use crate::faults::HostFault;
@@ -11,6 +10,7 @@ use crate::function::Function;
 use crate::resolve::Blocked;
 use crate::tlb::{Found, Key, Kind};
 use crate::walk::Mend;
+use crate::{Ats, FaultReason};
 
 mod copy;
 mod page_request;
@@ -52,16 +52,19 @@ pub struct Requester {
     pub privilege: Privilege,
     /// What it does on a miss.
     pub on_miss: OnMiss,
+    /// Whether its address was translated for the function before, or is to be.
+    pub ats: Ats,
 }
 
 impl Requester {
-    /// A user-mode request that faults on a miss.
+    /// A user-mode request with an untranslated address that faults on a miss.
     #[must_use]
     pub const fn new(tag: Option<PasidTag>) -> Self {
         Self {
             tag,
             privilege: Privilege::User,
             on_miss: OnMiss::Fault,
+            ats: Ats::Off,
         }
     }
 
@@ -78,7 +81,8 @@ impl Requester {
         let flag = |present: bool, bit| if present { bit } else { 0 };
         let privileged = flag(self.privilege == Privilege::Privileged, Kind::PRIVILEGED);
         let execute = flag(access.contains(Access::EXECUTE), Kind::EXECUTE);
-        Kind::new(self.tag, privileged | execute)
+        let of_device = flag(self.ats == Ats::On, Kind::OF_DEVICE);
+        Kind::new(self.tag, privileged | execute | of_device)
     }
 }
 
@@ -320,7 +324,7 @@ impl Job {
             drop(in_flight);
             if let Some(blocked) = blocked {
                 presence.leave();
-                return Err(conclude(function, self.by.on_miss, *blocked));
+                return Err(conclude(function, self.by, *blocked));
             }
         }
         Ok(())
@@ -345,8 +349,14 @@ impl Job {
         let Some(at) = at.checked_add(done) else {
             return Err(past_the_end(function, by.tag, access));
         };
-        let tag = by.tag;
-        caches.find(function, key, Request { tag, at, access })
+        let Requester { tag, ats, .. } = by;
+        let request = Request {
+            tag,
+            at,
+            access,
+            ats,
+        };
+        caches.find(function, key, request)
     }
 
     #[cold]
@@ -368,9 +378,12 @@ fn past_the_end(function: &Function, tag: Option<PasidTag>, access: Access) -> B
 }
 
 /// Tells of a request that was refused, once nothing is in flight.
+///
+/// A request for a translation is answered with none where the guest can make it succeed: that is no fault
+/// (VT-d §7.1.3, §4.2.2), whatever the device makes of it.
 #[cold]
 #[inline(never)]
-fn conclude(function: &Function, on_miss: OnMiss, blocked: Blocked) -> DmaError {
+fn conclude(function: &Function, by: Requester, blocked: Blocked) -> DmaError {
     let Blocked {
         fault,
         mend,
@@ -380,12 +393,16 @@ fn conclude(function: &Function, on_miss: OnMiss, blocked: Blocked) -> DmaError 
     let HostFault {
         at, access, reason, ..
     } = fault;
-    if (on_miss, mend) == (OnMiss::Ask, Mend::ByPageRequest) {
-        return DmaError::NotPresent { at, access };
+    match (mend, by.on_miss, by.ats) {
+        (Mend::ByPageRequest, OnMiss::Ask, _) => return DmaError::NotPresent { at, access },
+        (Mend::ByPageRequest, OnMiss::Fault, Ats::On) => {
+            return DmaError::Faulted { reason, at, access };
+        }
+        _ => {}
     }
     function
         .faults
-        .report(function.bdf, fault, origin, addressee);
+        .report(function.bdf, fault, by.ats, origin, addressee);
     DmaError::Faulted { reason, at, access }
 }
 

@@ -1,6 +1,6 @@
 use palisade_units::{Access, Bdf, GuestPasid, Iova};
 
-use crate::FaultReason;
+use crate::{Ats, FaultReason};
 
 /// What a tenant is told of a request that was refused, in the tenant's own names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Fault {
     pub access: Access,
     /// Why it was refused.
     pub reason: FaultReason,
+    /// Whether the function asked for a translation, or used one.
+    pub ats: Ats,
 }
 
 /// The index of a page request group: 9 bits (PCIe 10.4.1.1).

@@ -1,6 +1,7 @@
 use palisade_memory::Place;
 use palisade_units::{Iova, PAGE_SHIFT, PageSize, PasidTag};
 
+use crate::cached::{Cached, Keeper};
 use crate::journal::{Pages, Whose};
 
 /// Lines for pages of 4 KiB; a power of two.
@@ -26,15 +27,32 @@ impl Kind {
     pub(crate) const EXECUTE: u32 = 1 << 22;
     /// No request: an address that a second stage translates.
     const BEHIND: u32 = 1 << 23;
+    /// The function keeps it in a TLB of its own.
+    pub(crate) const OF_DEVICE: u32 = 1 << 24;
 
     #[inline]
     pub(crate) fn new(tag: Option<PasidTag>, attributes: u32) -> Self {
         Self(Whose::of(tag).get() | attributes)
     }
 
+    /// Of the tables of a tag.
+    #[inline]
+    pub(crate) const fn of_tables(whose: Whose) -> Self {
+        Self(whose.get())
+    }
+
     #[inline]
     pub(crate) const fn whose(self) -> Whose {
         Whose::new(self.0 & Self::WHOSE)
+    }
+
+    #[inline]
+    pub(crate) const fn keeper(self) -> Keeper {
+        if self.0 & Self::OF_DEVICE == 0 {
+            Keeper::Unit
+        } else {
+            Keeper::Device
+        }
     }
 }
 
@@ -55,12 +73,6 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// Without attributes.
-    pub(crate) const fn of_tag(self) -> Self {
-        let kind = Kind(self.kind.whose().get());
-        Self { kind, ..self }
-    }
-
     /// Of addresses behind the tag's first stage, or where it has none.
     pub(crate) const fn behind(self) -> Self {
         let kind = Kind(self.kind.whose().get() | Kind::BEHIND);
@@ -157,11 +169,13 @@ impl Lines {
         self.lines[index] = line;
     }
 
-    /// Forgets what is cached of a tag between two numbers, whatever its attributes.
-    pub(crate) fn remove(&mut self, whose: Whose, first: u64, last: u64) {
+    /// Forgets what is cached of a tag between two numbers, whatever else its attributes are.
+    pub(crate) fn remove(&mut self, whose: Whose, first: u64, last: u64, cached: Cached) {
         let mask = self.mask;
         let gone = |line: &Line| {
-            line.kind.whose() == whose && (first..=last).contains(&(line.number & mask))
+            line.kind.whose() == whose
+                && cached.includes(line.kind.keeper())
+                && (first..=last).contains(&(line.number & mask))
         };
         if last - first < FEW {
             for number in first..=last {
@@ -244,11 +258,12 @@ impl Tlb {
     }
 
     /// Forgets pages, and the pieces that they are in.
-    pub(crate) fn remove(&mut self, pages: Pages) {
+    pub(crate) fn remove(&mut self, pages: Pages, cached: Cached) {
         let shift = PageSize::Size2M.shift() - PAGE_SHIFT;
-        self.small.remove(pages.whose, pages.first, pages.last);
+        self.small
+            .remove(pages.whose, pages.first, pages.last, cached);
         let (first, last) = (pages.first >> shift, pages.last >> shift);
-        self.large.remove(pages.whose, first, last);
+        self.large.remove(pages.whose, first, last, cached);
     }
 
     pub(crate) fn lines(&self) -> impl Iterator<Item = &Line> {

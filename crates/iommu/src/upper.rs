@@ -1,6 +1,7 @@
 use palisade_memory::Place;
 use palisade_units::{PAGE_SHIFT, PageSize};
 
+use crate::cached::Cached;
 use crate::journal::Pages;
 use crate::tlb::{Key, Line, Lines};
 use crate::walk::Rights;
@@ -51,7 +52,7 @@ impl Upper {
     pub(crate) fn remove(&mut self, pages: Pages) {
         let shift = PageSize::Size2M.shift() - PAGE_SHIFT;
         let (first, last) = (pages.first >> shift, pages.last >> shift);
-        self.0.remove(pages.whose, first, last);
+        self.0.remove(pages.whose, first, last, Cached::Everywhere);
     }
 
     pub(crate) fn lines(&self) -> impl Iterator<Item = &Line> {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use palisade_ioasid::PasidRange;
-use palisade_iommu::{FunctionHandle, Sharing, Sink, SliceOwner, UnknownTags, UserId};
+use palisade_iommu::{Cached, FunctionHandle, Sharing, Sink, SliceOwner, UnknownTags, UserId};
 use palisade_memory::{GuestMemory, MapError};
 use palisade_units::{Bdf, Gpa};
 
@@ -152,7 +152,7 @@ impl Attachment {
     fn forget(&self) {
         let _operation = self.inner.operation();
         if self.inner.is_attached(&self.endpoint) {
-            self.inner.forget_all(&self.endpoint);
+            self.inner.forget_all(&self.endpoint, Cached::Everywhere);
         }
     }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use palisade_ioasid::Errno;
-use palisade_iommu::{FaultProcessing, IommuError, Space};
+use palisade_iommu::IommuError;
 
 use crate::binding::Bound;
 use crate::container::{Endpoint, Inner};
-use crate::{Container, SpaceKey, VfioError};
+use crate::{Container, SpaceKey, Terms, VfioError};
 
 /// A function that is to be bound, and what it has under the key.
 type Task = (Arc<Endpoint>, Option<Bound>);
@@ -33,30 +33,20 @@ impl Container {
     ///
     /// # Errors
     /// [`VfioError::NoFunction`] (ENODEV) in an empty container, and those of [`Container::bind`].
-    pub fn bind_all(
-        &self,
-        key: SpaceKey,
-        space: Space,
-        fault_processing: FaultProcessing,
-    ) -> Result<(), VfioError> {
-        self.bind_all_while(key, space, fault_processing, |_| ())
+    pub fn bind_all(&self, key: SpaceKey, terms: Terms) -> Result<(), VfioError> {
+        self.bind_all_while(key, terms, |_| ())
     }
 
     /// [`Container::bind_all`]; `meanwhile` happens each time before a function is touched.
     pub(crate) fn bind_all_while(
         &self,
         key: SpaceKey,
-        space: Space,
-        fault_processing: FaultProcessing,
+        terms: Terms,
         meanwhile: impl FnMut(&Endpoint),
     ) -> Result<(), VfioError> {
         key.check()?;
         let _operation = self.inner.operation();
-        let wanted = Wanted {
-            key,
-            space,
-            fault_processing,
-        };
+        let wanted = Wanted { key, terms };
         self.inner.bind_all(wanted, meanwhile)
     }
 }
@@ -64,8 +54,7 @@ impl Container {
 #[derive(Clone, Copy)]
 struct Wanted {
     key: SpaceKey,
-    space: Space,
-    fault_processing: FaultProcessing,
+    terms: Terms,
 }
 
 /// The caller is in an operation.
@@ -79,7 +68,7 @@ impl Inner {
             let before = self.bound(endpoint.guest_bdf, wanted.key);
             (endpoint, before)
         });
-        let is_done = |bound: &Bound| bound.is(wanted.space, wanted.fault_processing);
+        let is_done = |bound: &Bound| bound.terms == wanted.terms;
         let mut tasks: Vec<Task> = tasks
             .filter(|(_, before)| !before.as_ref().is_some_and(is_done))
             .collect();
@@ -102,7 +91,7 @@ impl Inner {
         for (endpoint, _) in tasks {
             let hold = self.hold_for(endpoint, wanted.key)?;
             let tag = endpoint.tag(wanted.key, &hold);
-            let binding = self.binding(endpoint, wanted.key, wanted.space, wanted.fault_processing);
+            let binding = self.binding(endpoint, wanted.key, wanted.terms);
             match endpoint.function.would_bind(tag, &hold, &binding) {
                 // Perhaps only with what this is about to replace: the bind itself will tell.
                 Ok(()) | Err(IommuError::EntryBusy { .. }) => {}
@@ -125,7 +114,7 @@ impl Inner {
         let tasks = self.leave_shared_entries(tasks, wanted, steps);
         for (endpoint, before) in tasks {
             meanwhile(&endpoint);
-            self.bind(&endpoint, wanted.key, wanted.space, wanted.fault_processing)?;
+            self.bind(&endpoint, wanted.key, wanted.terms)?;
             steps.push(match before {
                 None => Step::Bound(endpoint),
                 Some(before) => Step::Replaced(endpoint, before),
@@ -148,7 +137,9 @@ impl Inner {
                 return (endpoint, None);
             };
             let tag = endpoint.tag(wanted.key, before.hold());
-            if before.space == wanted.space || seen.insert((endpoint.function.bdf(), tag)) {
+            if before.terms.space == wanted.terms.space
+                || seen.insert((endpoint.function.bdf(), tag))
+            {
                 return (endpoint, Some(before));
             }
             self.release(&endpoint, wanted.key);
@@ -167,7 +158,7 @@ impl Inner {
             Step::Replaced(endpoint, before) => (endpoint, before),
         };
         let tag = endpoint.tag(key, before.hold());
-        let binding = self.binding(&endpoint, key, before.space, before.fault_processing);
+        let binding = self.binding(&endpoint, key, before.terms);
         let restored = endpoint.function.bind(tag, before.hold().clone(), binding);
         if let Err(error) = restored {
             let guest_bdf = endpoint.guest_bdf;

@@ -3,19 +3,16 @@
 use std::sync::Arc;
 
 use palisade_ioasid::{BindMark, Errno, Hold, IoasidError, PasidRange};
-use palisade_iommu::{
-    Binding, FaultProcessing, GroupIndex, IommuError, PageResponse, Scope, Sharing, Sink, Space,
-};
+use palisade_iommu::{Binding, Cached, GroupIndex, IommuError, PageResponse, Scope, Sharing, Sink};
 use palisade_units::{Bdf, GuestPasid, PasidTag};
 
 use crate::container::{Endpoint, Inner};
-use crate::{Container, GuestScope, SpaceKey, VfioError};
+use crate::{Container, GuestScope, SpaceKey, Terms, VfioError};
 
 /// An entry that the platform has for this container.
 #[derive(Clone)]
 pub(crate) struct Bound {
-    pub(crate) space: Space,
-    pub(crate) fault_processing: FaultProcessing,
+    pub(crate) terms: Terms,
     /// On the PASID in the entry. While someone works with its tag, it does not become another's.
     mark: Arc<BindMark>,
 }
@@ -23,10 +20,6 @@ pub(crate) struct Bound {
 impl Bound {
     pub(crate) fn hold(&self) -> &Hold {
         self.mark.hold()
-    }
-
-    pub(crate) fn is(&self, space: Space, fault_processing: FaultProcessing) -> bool {
-        self.space == space && self.fault_processing == fault_processing
     }
 }
 
@@ -41,24 +34,18 @@ impl Container {
     /// beyond the quota, and those of the platform: EBUSY where another function of the tenant has
     /// the PASID bound to another space on the same parent, EOPNOTSUPP for a space or a PASID that
     /// the function does not support. After an error, what was bound before still is.
-    pub fn bind(
-        &self,
-        guest_bdf: Bdf,
-        key: SpaceKey,
-        space: Space,
-        fault_processing: FaultProcessing,
-    ) -> Result<(), VfioError> {
+    pub fn bind(&self, guest_bdf: Bdf, key: SpaceKey, terms: Terms) -> Result<(), VfioError> {
         key.check()?;
         let inner = &self.inner;
         let _operation = inner.operation();
         let endpoint = inner.endpoint(guest_bdf)?;
         let is_bound = inner
             .bound(guest_bdf, key)
-            .is_some_and(|old| old.is(space, fault_processing));
+            .is_some_and(|old| old.terms == terms);
         if is_bound {
             return Ok(());
         }
-        inner.bind(&endpoint, key, space, fault_processing)
+        inner.bind(&endpoint, key, terms)
     }
 
     /// Unbinds requests of a guest's function. Nothing uses the space any more when this returns, and
@@ -80,9 +67,9 @@ impl Container {
         }
     }
 
-    /// Makes the platform forget translations of a guest's function. When this returns, no access
-    /// uses what was forgotten. On a parent that tenants share, nothing of others is forgotten.
-    pub fn invalidate(&self, guest_bdf: Bdf, scope: GuestScope) {
+    /// Makes the platform forget, in some caches, what they have of a guest's function. When this returns, no
+    /// access uses what was forgotten. On a parent that tenants share, nothing of others is forgotten.
+    pub fn invalidate(&self, guest_bdf: Bdf, scope: GuestScope, cached: Cached) {
         let inner = &self.inner;
         // Behind a bind that another thread is in the middle of, whose entry is not noted yet.
         let _operation = inner.operation();
@@ -90,18 +77,18 @@ impl Container {
             return;
         };
         match scope {
-            GuestScope::All => inner.forget_all(&endpoint),
+            GuestScope::All => inner.forget_all(&endpoint, cached),
             GuestScope::Key(key) => {
                 if let Some(bound) = inner.bound(guest_bdf, key) {
                     let tag = endpoint.tag(key, bound.hold());
-                    endpoint.function.invalidate(Scope::Tag(tag));
+                    endpoint.function.invalidate(Scope::Tag(tag), cached);
                 }
             }
             GuestScope::Pages { key, at, len_bytes } => {
                 if let Some(bound) = inner.bound(guest_bdf, key) {
                     let tag = endpoint.tag(key, bound.hold());
                     let pages = Scope::Pages { tag, at, len_bytes };
-                    endpoint.function.invalidate(pages);
+                    endpoint.function.invalidate(pages, cached);
                 }
             }
         }
@@ -136,24 +123,18 @@ impl Container {
 impl Inner {
     /// The state that a function has before its guest turns translation on.
     pub(crate) fn bind_pass_through(&self, endpoint: &Endpoint) -> Result<(), VfioError> {
-        self.bind(
-            endpoint,
-            SpaceKey::WithoutPasid,
-            Space::PassThrough,
-            FaultProcessing::Report,
-        )
+        self.bind(endpoint, SpaceKey::WithoutPasid, Terms::UNTRANSLATED)
     }
 
     pub(crate) fn bind(
         &self,
         endpoint: &Endpoint,
         key: SpaceKey,
-        space: Space,
-        fault_processing: FaultProcessing,
+        terms: Terms,
     ) -> Result<(), VfioError> {
         let hold = self.hold_for(endpoint, key)?;
         let tag = endpoint.tag(key, &hold);
-        let binding = self.binding(endpoint, key, space, fault_processing);
+        let binding = self.binding(endpoint, key, terms);
         let mark = match Self::enter(endpoint, tag, hold, binding) {
             Ok(mark) => Arc::new(mark),
             Err(error) => {
@@ -161,11 +142,7 @@ impl Inner {
                 return Err(error);
             }
         };
-        let bound = Bound {
-            space,
-            fault_processing,
-            mark,
-        };
+        let bound = Bound { terms, mark };
         let replaced = {
             let mut state = self.state();
             let attached = state.functions.get_mut(&endpoint.guest_bdf);
@@ -176,21 +153,16 @@ impl Inner {
     }
 
     /// What the platform is told of a bind.
-    pub(crate) fn binding(
-        &self,
-        endpoint: &Endpoint,
-        key: SpaceKey,
-        space: Space,
-        fault_processing: FaultProcessing,
-    ) -> Binding {
+    pub(crate) fn binding(&self, endpoint: &Endpoint, key: SpaceKey, terms: Terms) -> Binding {
         Binding {
             user: endpoint.user,
-            space,
+            space: terms.space,
             memory: endpoint.memory.clone(),
             sink: Arc::clone(&self.outlet) as Arc<dyn Sink>,
             guest_bdf: endpoint.guest_bdf,
             guest_pasid: key.guest_pasid(),
-            fault_disable: fault_processing,
+            fault_disable: terms.fault_processing,
+            device_tlb: terms.device_tlb,
         }
     }
 
@@ -289,14 +261,14 @@ impl Inner {
     }
 
     /// Makes the platform forget everything of one function of the tenant.
-    pub(crate) fn forget_all(&self, endpoint: &Endpoint) {
+    pub(crate) fn forget_all(&self, endpoint: &Endpoint, cached: Cached) {
         match endpoint.sharing {
-            Sharing::Exclusive => endpoint.function.invalidate(Scope::All),
+            Sharing::Exclusive => endpoint.function.invalidate(Scope::All, cached),
             Sharing::Mediated => {
                 for key in self.keys(endpoint.guest_bdf) {
                     if let Some(bound) = self.bound(endpoint.guest_bdf, key) {
                         let tag = endpoint.tag(key, bound.hold());
-                        endpoint.function.invalidate(Scope::Tag(tag));
+                        endpoint.function.invalidate(Scope::Tag(tag), cached);
                     }
                 }
             }

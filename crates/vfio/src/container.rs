@@ -111,7 +111,9 @@ impl Container {
         let state = self.inner.state();
         let attached = state.functions.get(&guest_bdf);
         let bound = attached.into_iter().flat_map(|attached| &attached.bound);
-        bound.map(|(key, bound)| (*key, bound.space)).collect()
+        bound
+            .map(|(key, bound)| (*key, bound.terms.space))
+            .collect()
     }
 
     /// The PASID of the host for a number that the guest gives to one of its functions. It is this

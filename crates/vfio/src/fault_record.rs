@@ -3,13 +3,13 @@
 //! | bytes | fault | page request |
 //! |---|---|---|
 //! | 0 | u32 kind: 1 | u32 kind: 2 |
-//! | 4 | u16 the function's place in the guest, u8 the architectural code (VT-d §7.1.3) | u16 place |
+//! | 4 | u16 the function's place in the guest, u8 the architectural code (VT-d §7.1.3), u8 1 if the function asked for a translation | u16 place |
 //! | 8 | u32 reason, u32 flags, u32 PASID, u32 permissions | u32 flags, u32 PASID, u32 group, u32 permissions |
 //! | 24 | u64 address, u64 fetch address (not given) | u64 address |
 //!
 //! From byte 8 on this is the data that was proposed for a fault report; what is not named is zero.
 
-use palisade_iommu::{Fault, FaultReason, GroupIndex, PageRequest, PlaceInGroup};
+use palisade_iommu::{Ats, Fault, FaultReason, GroupIndex, PageRequest, PlaceInGroup};
 use palisade_units::{Access, Bdf, GuestPasid, Iova};
 
 /// How many 64-bit words an entry has.
@@ -41,8 +41,9 @@ impl FaultRecord {
                 let has_pasid = fault.pasid.map_or(0, |_| FAULT_HAS_PASID);
                 let place = u32::from(fault.bdf.requester_id());
                 let code = u32::from(fault.reason.code());
+                let ats = u32::from(fault.ats == Ats::On);
                 [
-                    pair(KIND_FAULT, place | code << 16),
+                    pair(KIND_FAULT, place | code << 16 | ats << 24),
                     pair(class(fault.reason), has_pasid | FAULT_HAS_ADDRESS),
                     pair(number(fault.pasid), permissions(fault.access)),
                     fault.at.get(),
@@ -78,7 +79,7 @@ impl FaultRecord {
     pub(crate) fn from_words(words: [u64; WORDS]) -> Option<Self> {
         let [first, second, third, at, ..] = words;
         let (kind, place) = halves(first);
-        let [low, high, code, _] = place.to_le_bytes();
+        let [low, high, code, ats] = place.to_le_bytes();
         let bdf = Bdf::from_requester_id(u16::from_le_bytes([low, high]));
         let at = Iova::new(at);
         match kind {
@@ -90,6 +91,7 @@ impl FaultRecord {
                     at,
                     access: access(permissions)?,
                     reason: FaultReason::from_code(code)?,
+                    ats: if ats == 0 { Ats::Off } else { Ats::On },
                 }))
             }
             KIND_PAGE_REQUEST => {

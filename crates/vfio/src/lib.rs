@@ -27,6 +27,7 @@ mod outlet;
 mod pasids;
 mod request;
 mod state;
+mod terms;
 
 #[cfg(test)]
 mod tests;
@@ -38,3 +39,4 @@ pub use fault_record::FaultRecord;
 pub use fault_ring::{Bell, FaultRing};
 pub use key::{GuestScope, SpaceKey};
 pub use request::{Abi, Nesting, PasidRequests};
+pub use terms::Terms;

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use palisade_iommu::PageResponse;
-use palisade_units::Gpa;
+use palisade_iommu::{Cached, PageResponse};
+use palisade_units::{Bdf, Gpa};
 
 use crate::Unit;
 use crate::registers::{Message, Registers};
@@ -13,7 +13,7 @@ use crate::spec::descriptor::{
     PasidCacheScope, PasidIotlbScope, ResponseCode, Wait, WaitFlags,
 };
 use crate::spec::queue::{DescriptorWidth, QueueError};
-use crate::sync::{CacheScope, Pending, TableScope};
+use crate::sync::{CacheScope, Pending, TableScope, cached_with};
 
 /// How much one access to a register may do. A guest that fills its queue with the most expensive
 /// descriptors gets them done over many accesses, and other tenants their share in between.
@@ -46,6 +46,15 @@ impl Budget {
     }
 }
 
+/// What a pass through the queue has come to.
+#[derive(Default)]
+struct Pass {
+    pending: Pending,
+    messages: Vec<Message>,
+    /// The function whose TLB does not answer, if there is one.
+    unanswered: Option<Bdf>,
+}
+
 /// Where the next descriptor is.
 struct Position {
     at: Gpa,
@@ -58,8 +67,7 @@ struct Position {
 impl Unit {
     /// Does what is in the queue, up to the tail of this moment. The caller has the work lock.
     pub(crate) fn process_queue(&self, budget: &mut Budget) -> Vec<Message> {
-        let mut messages = Vec::new();
-        let mut pending = Pending::default();
+        let mut pass = Pass::default();
         let tail = self.registers().queue_tail();
         let stopped = loop {
             if budget.is_spent() {
@@ -71,15 +79,30 @@ impl Unit {
                 Err(error) => break Some(error),
             };
             budget.spend(1);
-            match self.fetch(&position) {
-                Ok(what) => self.execute(what, &mut pending, &mut messages, budget),
+            let what = match self.fetch(&position) {
+                Ok(what) => what,
                 Err(error) => break Some(error),
+            };
+            let aborts = pass.unanswered.is_some() && matches!(what, Invalidation::Wait(_));
+            if !aborts {
+                self.execute(what, &mut pass, budget);
             }
             self.registers().set_queue_head(position.next);
+            if aborts {
+                break None;
+            }
         };
         // What stands before an error is completed as usual.
-        self.flush(&mut pending, budget);
+        self.flush(&mut pass.pending, budget);
+        let Pass {
+            mut messages,
+            unanswered,
+            ..
+        } = pass;
         let mut registers = self.registers();
+        if let Some(function) = unanswered {
+            messages.extend(registers.time_out(function));
+        }
         if let Some(error) = stopped {
             messages.extend(registers.stop_queue(error));
         }
@@ -106,48 +129,61 @@ impl Unit {
         Ok(what)
     }
 
-    fn execute(
-        &self,
-        what: Invalidation,
-        pending: &mut Pending,
-        messages: &mut Vec<Message>,
-        budget: &mut Budget,
-    ) {
+    fn execute(&self, what: Invalidation, pass: &mut Pass, budget: &mut Budget) {
+        let Pass {
+            pending, messages, ..
+        } = pass;
+        if let Invalidation::DeviceTlb(function, _) | Invalidation::PasidDeviceTlb(function, ..) =
+            what
+            && !self.container.guest_bdfs().contains(&function)
+        {
+            // Nobody is there to answer, which is as if the time were over (VT-d §6.5.2.11).
+            pass.unanswered.get_or_insert(function);
+            return;
+        }
         match what {
             Invalidation::ContextCache(ContextScope::Device { source, mask, .. }) => {
                 pending.tables(TableScope::Functions(source, mask));
             }
             // Context entries of scalable mode have no domain, so a domain is everything.
             Invalidation::ContextCache(ContextScope::Global | ContextScope::Domain(_))
-            | Invalidation::PasidCache(PasidCacheScope::Global | PasidCacheScope::Domain(_)) => {
+            | Invalidation::PasidCache(PasidCacheScope::Global) => {
                 pending.tables(TableScope::All);
             }
-            Invalidation::PasidCache(PasidCacheScope::Pasid(_, pasid)) => {
-                pending.tables(TableScope::Pasid(pasid));
+            Invalidation::PasidCache(PasidCacheScope::Domain(domain)) => {
+                pending.tables(TableScope::Domain(domain));
             }
-            Invalidation::Iotlb(IotlbScope::Global) => pending.caches(CacheScope::All),
+            Invalidation::PasidCache(PasidCacheScope::Pasid(domain, pasid)) => {
+                pending.tables(TableScope::Pasid(domain, pasid));
+            }
+            Invalidation::Iotlb(IotlbScope::Global) => {
+                pending.caches(CacheScope::All, Cached::InUnit);
+            }
             Invalidation::Iotlb(IotlbScope::Domain(domain)) => {
-                pending.caches(CacheScope::Domain(domain));
+                pending.caches(CacheScope::Domain(domain), Cached::InUnit);
             }
-            // The container's scopes carry no hint: what is cached of the tables goes, too.
-            Invalidation::Iotlb(IotlbScope::Pages(domain, range, _)) => {
-                pending.caches(CacheScope::PagesOfDomain(domain, range));
+            Invalidation::Iotlb(IotlbScope::Pages(domain, range, hint)) => {
+                let scope = CacheScope::PagesOfDomain(domain, range);
+                pending.caches(scope, cached_with(hint));
             }
-            Invalidation::PasidIotlb(_, pasid, PasidIotlbScope::All) => {
-                pending.caches(CacheScope::Pasid(None, pasid, PageRange::ALL));
+            Invalidation::PasidIotlb(domain, pasid, PasidIotlbScope::All) => {
+                let scope = CacheScope::PasidOfDomain(domain, pasid, PageRange::ALL);
+                pending.caches(scope, Cached::InUnit);
             }
-            Invalidation::PasidIotlb(_, pasid, PasidIotlbScope::Pages(range, _)) => {
-                pending.caches(CacheScope::Pasid(None, pasid, range));
+            Invalidation::PasidIotlb(domain, pasid, PasidIotlbScope::Pages(range, hint)) => {
+                let scope = CacheScope::PasidOfDomain(domain, pasid, range);
+                pending.caches(scope, cached_with(hint));
             }
-            // The device's TLB is the platform's.
             Invalidation::DeviceTlb(function, range) => {
-                pending.caches(CacheScope::WithoutPasid(function, range));
+                let scope = CacheScope::WithoutPasid(function, range);
+                pending.caches(scope, Cached::InDevices);
             }
             Invalidation::PasidDeviceTlb(function, Some(pasid), range) => {
-                pending.caches(CacheScope::Pasid(Some(function), pasid, range));
+                let scope = CacheScope::Pasid(function, pasid, range);
+                pending.caches(scope, Cached::InDevices);
             }
             Invalidation::PasidDeviceTlb(function, None, _) => {
-                pending.caches(CacheScope::Function(function));
+                pending.caches(CacheScope::Function(function), Cached::InDevices);
             }
             Invalidation::InterruptEntryCache => {}
             Invalidation::PageGroupResponse(response) => {
@@ -250,3 +286,5 @@ fn position(registers: &Registers, tail: u64) -> Result<Option<Position>, QueueE
 mod matrix;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod time_out;

@@ -1,11 +1,15 @@
 //! The register file: what stands in the registers, and what reading and writing them does that needs
 //! nothing but the registers. What a write asks for beyond that comes back as [`Effect`]s.
 
+use palisade_units::Bdf;
+
 use crate::spec::command::{
     Command, ContextCommand, InvalidateAddress, IotlbCommand, RootTableAddress,
 };
 use crate::spec::event::{CompletionStatus, FaultStatus, FaultStatusRegister, PageRequestStatus};
-use crate::spec::queue::{InvalidationQueueAddress, PageRequestQueueAddress, QueueError};
+use crate::spec::queue::{
+    InvalidationQueueAddress, PageRequestQueueAddress, QueueError, QueueErrorRecord,
+};
 use crate::spec::register::{self as reg, REGISTERS, Register, Width};
 use crate::spec::virtual_command::{Layout, VirtualCommand, VirtualResponse};
 
@@ -264,8 +268,21 @@ impl Registers {
 
     /// Stops the queue at its head (VT-d §6.5.2.11).
     pub(crate) fn stop_queue(&mut self, error: QueueError) -> Option<Message> {
-        self.set_qword(reg::IQER, error.code().into());
+        let record = QueueErrorRecord::from_bits(self.qword(reg::IQER));
+        let record = record.with_error(error.code());
+        self.set_qword(reg::IQER, record.into_bits());
         self.raise_fault_event(FaultStatus::QUEUE_ERROR)
+    }
+
+    /// Stops the queue because a function's TLB does not answer. The first such function is recorded
+    /// (VT-d §6.5.2.11, §11.4.9.9).
+    pub(crate) fn time_out(&mut self, function: Bdf) -> Option<Message> {
+        if !self.fault_status().contains(FaultStatus::TIME_OUT) {
+            let record = QueueErrorRecord::from_bits(self.qword(reg::IQER));
+            let record = record.with_time_out_source(function.requester_id());
+            self.set_qword(reg::IQER, record.into_bits());
+        }
+        self.raise_fault_event(FaultStatus::TIME_OUT)
     }
 
     /// A wait descriptor with its interrupt flag set is complete (VT-d §6.5.2.10).

@@ -1,7 +1,7 @@
 //! What the platform reports: faults become records, page requests become descriptors, both in the
 //! guest's names. Called by engines while the guest works on the registers.
 
-use palisade_iommu::{Fault, FaultProcessing, FaultReason, PageRequest, QueueFull, Sink};
+use palisade_iommu::{Ats, Fault, FaultProcessing, FaultReason, PageRequest, QueueFull, Sink};
 use palisade_units::{Access, GuestPasid};
 
 use crate::Unit;
@@ -34,7 +34,13 @@ impl Sink for Unit {
         if named.processing == FaultProcessing::Disabled {
             return;
         }
-        let record = FaultRecord::new(
+        // The unit answers that such an address is not translated, so that the request is untranslated after
+        // all (VT-d §7.1.3: S.1).
+        let asks = fault.ats == Ats::On && !is_interrupt_address(&fault);
+        if asks && named.code.is_an_answer_to_ats() {
+            return;
+        }
+        let mut record = FaultRecord::new(
             fault.bdf,
             fault.pasid,
             fault.at,
@@ -42,6 +48,9 @@ impl Sink for Unit {
             kind(fault.access),
             named.code,
         );
+        if asks {
+            record = record.of_translation_request();
+        }
         let message = self.registers().record(record);
         self.send(message);
     }
@@ -93,6 +102,15 @@ fn name(tables: Tables<'_>, fault: &Fault) -> TableFault {
                 code(FaultReason::InterruptRange)
             };
             TableFault { code, processing }
+        }
+        FaultReason::DeviceTlbDisabled
+        | FaultReason::PasidEntryNotPresent
+        | FaultReason::PasidDisabled
+        | FaultReason::PasidTooLarge
+            if fault.ats == Ats::On
+                && let Some(blocked) = tables.blocks_device_tlb(fault.bdf, tag(fault.pasid)) =>
+        {
+            blocked
         }
         FaultReason::PasidEntryNotPresent => match tables.look_up(fault.bdf, tag(fault.pasid)) {
             Err(named) => named,
@@ -153,6 +171,7 @@ fn legacy_code(reason: FaultReason, access: Access) -> FaultCode {
             FaultCode::LEGACY_NOT_WRITABLE
         }
         FaultReason::SecondStageNotPresent => FaultCode::LEGACY_NOT_READABLE,
+        FaultReason::DeviceTlbDisabled => FaultCode::LEGACY_DEVICE_TLB_BLOCKED,
         // Nothing was bound when the unit was last told of the entry, which is as if it were cached.
         FaultReason::PasidEntryNotPresent => FaultCode::LEGACY_CONTEXT_NOT_PRESENT,
         other => code(other),

@@ -4,16 +4,16 @@
 //! container alone knows what is bound. One PASID costs a few reads for each function; everything costs
 //! what is present.
 
-use palisade_iommu::{FaultProcessing, IommuError, Space};
+use palisade_iommu::{Cached, IommuError, Space};
 use palisade_units::{Bdf, GuestPasid};
-use palisade_vfio::{GuestScope, SpaceKey, VfioError};
+use palisade_vfio::{GuestScope, SpaceKey, Terms, VfioError};
 
 use crate::Unit;
 use crate::queue::Budget;
 use crate::registers::TranslationState;
 use crate::spec::DomainId;
 use crate::spec::command::TranslationTableMode;
-use crate::spec::descriptor::{FunctionMask, PageRange};
+use crate::spec::descriptor::{FunctionMask, LeafHint, PageRange};
 use crate::tables::{Found, Tables, Tag};
 
 mod domains;
@@ -48,12 +48,15 @@ impl Unit {
                 TableScope::Functions(source, mask) => {
                     self.synchronise_functions(source, mask, budget);
                 }
-                TableScope::Pasid(pasid) => self.synchronise_pasid(pasid, budget),
+                TableScope::Domain(domain) => self.synchronise_domain(domain, budget),
+                TableScope::Pasid(domain, pasid) => {
+                    self.synchronise_pasid(pasid, Some(domain), budget);
+                }
             }
         }
         let mut done = Vec::new();
-        for scope in caches {
-            self.invalidate(scope, &mut done, budget);
+        for (scope, cached) in caches {
+            self.invalidate(scope, cached, &mut done, budget);
         }
     }
 
@@ -64,20 +67,26 @@ impl Unit {
 
     fn synchronise_all_within(&self, budget: &mut Budget) {
         for function in self.container.guest_bdfs() {
-            self.synchronise(function, budget);
+            self.synchronise(function, None, budget);
+        }
+    }
+
+    fn synchronise_domain(&self, domain: DomainId, budget: &mut Budget) {
+        for function in self.container.guest_bdfs() {
+            self.synchronise(function, Some(domain), budget);
         }
     }
 
     fn synchronise_functions(&self, source: Bdf, mask: FunctionMask, budget: &mut Budget) {
         let functions = self.container.guest_bdfs().into_iter();
         for function in functions.filter(|function| mask.matches(source, *function)) {
-            self.synchronise(function, budget);
+            self.synchronise(function, None, budget);
         }
     }
 
     /// Binds what the tables say of one function.
     pub(crate) fn synchronise_function(&self, function: Bdf) {
-        self.synchronise(function, &mut Budget::endless());
+        self.synchronise(function, None, &mut Budget::endless());
     }
 
     /// Translation is off: requests without a PASID pass, others find nothing.
@@ -88,12 +97,8 @@ impl Unit {
                     self.unbind(function, key);
                 }
             }
-            let passed = self.container.bind(
-                function,
-                SpaceKey::WithoutPasid,
-                Space::PassThrough,
-                FaultProcessing::Report,
-            );
+            let key = SpaceKey::WithoutPasid;
+            let passed = self.container.bind(function, key, Terms::UNTRANSLATED);
             self.domains.forget(function, SpaceKey::WithoutPasid);
             if let Err(error) = passed {
                 self.say_unbound(function, &error);
@@ -108,7 +113,9 @@ impl Unit {
         }
     }
 
-    fn synchronise(&self, function: Bdf, budget: &mut Budget) {
+    /// Looks again at what the tables say of a function, or of its entries in one domain: what is bound in
+    /// another is cached under that one, and stays as it is.
+    fn synchronise(&self, function: Bdf, only: Option<DomainId>, budget: &mut Budget) {
         let Some(tables) = self.tables() else {
             return;
         };
@@ -118,6 +125,7 @@ impl Unit {
             .filter(|key| *key != SpaceKey::WithoutPasid);
         let wanted: Vec<Wanted> = std::iter::once(SpaceKey::WithoutPasid)
             .chain(others)
+            .filter(|key| self.is_of(function, *key, only))
             .map(|key| Wanted {
                 function,
                 key,
@@ -126,11 +134,22 @@ impl Unit {
             .collect();
         self.settle(&wanted, budget);
         if tables.mode() == TranslationTableMode::Scalable {
-            self.bind_what_is_new(tables, function, budget);
+            self.bind_what_is_new(tables, function, only, budget);
         }
     }
 
-    fn bind_what_is_new(&self, tables: Tables<'_>, function: Bdf, budget: &mut Budget) {
+    /// Whether what is bound there is of a domain, if one is given.
+    fn is_of(&self, function: Bdf, key: SpaceKey, only: Option<DomainId>) -> bool {
+        only.is_none_or(|domain| self.domains.may_be(function, key, domain))
+    }
+
+    fn bind_what_is_new(
+        &self,
+        tables: Tables<'_>,
+        function: Bdf,
+        only: Option<DomainId>,
+        budget: &mut Budget,
+    ) {
         let Ok(context) = tables.context(function) else {
             return;
         };
@@ -138,11 +157,12 @@ impl Unit {
         let mut calls = 0;
         let mut moved = Vec::new();
         let pages = tables.scan(context, |pasid, found| {
-            if failures >= FAILURES_OF_A_SCAN {
+            let key = SpaceKey::Pasid(pasid);
+            if failures >= FAILURES_OF_A_SCAN || !self.is_of(function, key, only) {
                 return;
             }
             calls += 1;
-            match self.bind(function, SpaceKey::Pasid(pasid), found) {
+            match self.bind(function, key, found) {
                 Ok(()) => {}
                 Err(error) if is_busy(&error) => moved.push(pasid),
                 Err(error) => {
@@ -154,25 +174,23 @@ impl Unit {
         budget.spend(pages);
         budget.spend(calls * CALL_COST);
         for pasid in moved {
-            self.synchronise_pasid(pasid, budget);
+            self.synchronise_pasid(pasid, only, budget);
         }
     }
 
-    /// Binds what the tables say of one PASID, on every function.
-    fn synchronise_pasid(&self, pasid: GuestPasid, budget: &mut Budget) {
+    /// Binds what the tables say of one PASID, on every function where it is of a domain, if one is given.
+    fn synchronise_pasid(&self, pasid: GuestPasid, only: Option<DomainId>, budget: &mut Budget) {
         let Some(tables) = self.tables() else {
             return;
         };
         let functions = self.container.guest_bdfs().into_iter();
         let wanted: Vec<Wanted> = functions
-            .map(|function| {
-                let key = key(tables, function, pasid);
-                let found = tables.look_up(function, tag(key)).ok();
-                Wanted {
-                    function,
-                    key,
-                    found,
-                }
+            .map(|function| (function, key(tables, function, pasid)))
+            .filter(|(function, key)| self.is_of(*function, *key, only))
+            .map(|(function, key)| Wanted {
+                function,
+                key,
+                found: tables.look_up(function, tag(key)).ok(),
             })
             .collect();
         self.settle(&wanted, budget);
@@ -213,8 +231,7 @@ impl Unit {
     }
 
     fn bind(&self, function: Bdf, key: SpaceKey, found: Found) -> Result<(), VfioError> {
-        self.container
-            .bind(function, key, found.space, found.processing)?;
+        self.container.bind(function, key, found.terms())?;
         self.domains.note(function, key, found.domain);
         Ok(())
     }
@@ -240,15 +257,16 @@ impl Unit {
     fn invalidate(
         &self,
         scope: CacheScope,
-        done: &mut Vec<(Bdf, GuestScope)>,
+        cached: Cached,
+        done: &mut Vec<(Bdf, GuestScope, Cached)>,
         budget: &mut Budget,
     ) {
         for function in self.container.guest_bdfs() {
             for scope in self.scopes_on(function, scope) {
-                if !done.contains(&(function, scope)) {
-                    done.push((function, scope));
+                if !done.contains(&(function, scope, cached)) {
+                    done.push((function, scope, cached));
                     budget.spend(CALL_COST);
-                    self.container.invalidate(function, scope);
+                    self.container.invalidate(function, scope, cached);
                 }
             }
         }
@@ -273,16 +291,27 @@ impl Unit {
             CacheScope::WithoutPasid(only, range) if only == function => {
                 vec![pages(SpaceKey::WithoutPasid, range)]
             }
-            CacheScope::Pasid(only, pasid, range) if only.is_none_or(|only| only == function) => {
-                let key = self.tables().map_or(SpaceKey::Pasid(pasid), |tables| {
-                    key(tables, function, pasid)
-                });
-                vec![pages(key, range)]
+            CacheScope::PasidOfDomain(domain, pasid, range) => {
+                let key = self.key_of(function, pasid);
+                let is_of_domain = self.domains.may_be(function, key, domain);
+                is_of_domain
+                    .then(|| pages(key, range))
+                    .into_iter()
+                    .collect()
+            }
+            CacheScope::Pasid(only, pasid, range) if only == function => {
+                vec![pages(self.key_of(function, pasid), range)]
             }
             CacheScope::Function(_) | CacheScope::WithoutPasid(..) | CacheScope::Pasid(..) => {
                 Vec::new()
             }
         }
+    }
+
+    fn key_of(&self, function: Bdf, pasid: GuestPasid) -> SpaceKey {
+        self.tables().map_or(SpaceKey::Pasid(pasid), |tables| {
+            key(tables, function, pasid)
+        })
     }
 
     /// What each entry of a domain loses. Of many the whole function does, which is one call.
@@ -325,6 +354,14 @@ fn key(tables: Tables<'_>, function: Bdf, pasid: GuestPasid) -> SpaceKey {
     match tables.context(function) {
         Ok(context) if context.rid_pasid() == pasid => SpaceKey::WithoutPasid,
         _ => SpaceKey::Pasid(pasid),
+    }
+}
+
+/// What an invalidation of pages is for, with its hint (VT-d §6.5.2.3: IH).
+pub(crate) const fn cached_with(hint: LeafHint) -> Cached {
+    match hint {
+        LeafHint::AnyLevel => Cached::InUnit,
+        LeafHint::LeavesOnly => Cached::LeavesInUnit,
     }
 }
 

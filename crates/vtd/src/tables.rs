@@ -2,11 +2,12 @@
 //! request, or which architectural fault it is (VT-d §3.4, §7.1.3).
 
 use palisade_iommu::{
-    AccessedDirty, ExtendedAccessed, FaultProcessing, FaultReason, FirstStage, Levels, NoExecute,
-    PageWalkSnoop, SecondStage, Space, SupervisorRequests, WriteProtect,
+    AccessedDirty, DeviceTlb, ExtendedAccessed, FaultProcessing, FaultReason, FirstStage, Levels,
+    NoExecute, PageWalkSnoop, SecondStage, Space, SupervisorRequests, WriteProtect,
 };
 use palisade_memory::GuestMemory;
 use palisade_units::{Bdf, Gpa, GuestPasid};
+use palisade_vfio::Terms;
 
 use crate::spec::DomainId;
 use crate::spec::command::{RootTableAddress, TranslationTableMode};
@@ -44,6 +45,18 @@ pub(crate) struct Found {
     pub(crate) domain: DomainId,
     /// Whether an entry on the way has FPD set.
     pub(crate) processing: FaultProcessing,
+    /// Whether the context entry lets the function have a TLB of its own.
+    pub(crate) device_tlb: DeviceTlb,
+}
+
+impl Found {
+    pub(crate) fn terms(self) -> Terms {
+        Terms {
+            space: self.space,
+            fault_processing: self.processing,
+            device_tlb: self.device_tlb,
+        }
+    }
 }
 
 /// Which requests of a function are meant.
@@ -138,6 +151,26 @@ impl<'a> Tables<'a> {
         Ok(entry)
     }
 
+    /// Why a function may not ask for translations, where that stands in the way of all else; `None` where it
+    /// may, or where the way to its context entry ends before that counts (VT-d §7.1.3: LCT.5, SCT.5).
+    pub(crate) fn blocks_device_tlb(self, function: Bdf, tag: Tag) -> Option<TableFault> {
+        match self.root.mode() {
+            TranslationTableMode::Legacy if tag == Tag::Without => {
+                let found = self.legacy_entry(function).ok()?;
+                let code = FaultCode::LEGACY_DEVICE_TLB_BLOCKED;
+                (found.device_tlb == DeviceTlb::Blocked)
+                    .then_some(TableFault::new(code, found.processing))
+            }
+            TranslationTableMode::Scalable => {
+                let context = self.context(function).ok()?;
+                let code = code(FaultReason::DeviceTlbDisabled);
+                (device_tlb(context) == DeviceTlb::Blocked)
+                    .then_some(TableFault::new(code, context_fpd(context)))
+            }
+            TranslationTableMode::Legacy | TranslationTableMode::Unsupported(_) => None,
+        }
+    }
+
     /// Whether a function may ask for the pages of a PASID (VT-d §7.4.1).
     pub(crate) fn check_page_request(self, function: Bdf, tag: Tag) -> Result<(), TableFault> {
         if self.root.mode() == TranslationTableMode::Legacy {
@@ -173,7 +206,7 @@ impl<'a> Tables<'a> {
         }
         let words = self.words(directory.table(), PasidEntry::offset_of(pasid));
         let words = words.ok_or(TableFault::unqualified(FaultReason::PasidEntryAccess))?;
-        interpret(PasidEntry::from_words(words), processing)
+        interpret(PasidEntry::from_words(words), context, processing)
     }
 
     fn legacy_entry(self, function: Bdf) -> Result<Found, TableFault> {
@@ -203,6 +236,10 @@ impl<'a> Tables<'a> {
         let Some(levels) = levels(entry.width()) else {
             return fault(FaultCode::LEGACY_CONTEXT_INVALID);
         };
+        let device_tlb = match entry.translation() {
+            LegacyTranslation::SecondStageWithDeviceTlb => DeviceTlb::Allowed,
+            _ => DeviceTlb::Blocked,
+        };
         let space = match entry.translation() {
             LegacyTranslation::PassThrough => Space::PassThrough,
             LegacyTranslation::SecondStage | LegacyTranslation::SecondStageWithDeviceTlb => {
@@ -214,6 +251,7 @@ impl<'a> Tables<'a> {
             space,
             domain: entry.domain(),
             processing,
+            device_tlb,
         })
     }
 
@@ -225,6 +263,15 @@ impl<'a> Tables<'a> {
         let at = table.checked_add(offset_bytes)?;
         let words: [u64; N] = self.memory.read_object(at).ok()?;
         Some(words.map(u64::from_le))
+    }
+}
+
+/// DTE.
+fn device_tlb(entry: ContextEntry) -> DeviceTlb {
+    if entry.flags().contains(ContextFlags::DEVICE_TLB) {
+        DeviceTlb::Allowed
+    } else {
+        DeviceTlb::Blocked
     }
 }
 
@@ -248,8 +295,12 @@ fn check_pasid(context: ContextEntry, pasid: GuestPasid) -> Result<GuestPasid, T
     Err(TableFault::new(code(reason), context_fpd(context)))
 }
 
-/// What a PASID entry says, given FPD of the entries before it (VT-d §9.6).
-fn interpret(entry: PasidEntry, before: FaultProcessing) -> Result<Found, TableFault> {
+/// What a PASID entry of a function says, given FPD of the entries before it (VT-d §9.6).
+fn interpret(
+    entry: PasidEntry,
+    context: ContextEntry,
+    before: FaultProcessing,
+) -> Result<Found, TableFault> {
     let processing = fpd(&[
         before == FaultProcessing::Disabled,
         entry.fault_processing_disabled(),
@@ -266,6 +317,7 @@ fn interpret(entry: PasidEntry, before: FaultProcessing) -> Result<Found, TableF
             space,
             domain: entry.domain(),
             processing,
+            device_tlb: device_tlb(context),
         }),
         None => fault(FaultReason::PasidEntryInvalid),
     }

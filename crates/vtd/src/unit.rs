@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use palisade_ioasid::PasidRange;
-use palisade_iommu::Sink;
+use palisade_iommu::{Cached, Sink};
 use palisade_memory::GuestMemory;
 use palisade_units::{Bdf, HostPasid};
 use palisade_vfio::Container;
@@ -19,7 +19,7 @@ use crate::spec::command::{
 };
 use crate::spec::descriptor::FunctionMask;
 use crate::spec::virtual_command::{Layout, VirtualCommand, VirtualResponse};
-use crate::sync::{CacheScope, Domains, Pending, TableScope};
+use crate::sync::{CacheScope, Domains, Pending, TableScope, cached_with};
 
 /// Which virtual command registers a unit shows (VT-d §11.4.16).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -278,17 +278,21 @@ impl Unit {
     fn iotlb_command(&self, command: IotlbCommand) {
         let _work = self.work();
         let domain = command.domain();
-        let (scope, actual) = match command.requested() {
+        let all = |scope| Some(Pending::of_caches(scope, Cached::InUnit));
+        let (what, actual) = match command.requested() {
             Granularity::Reserved => (None, Granularity::Reserved),
-            Granularity::Global => (Some(CacheScope::All), Granularity::Global),
-            Granularity::Domain => (Some(CacheScope::Domain(domain)), Granularity::Domain),
+            Granularity::Global => (all(CacheScope::All), Granularity::Global),
+            Granularity::Domain => (all(CacheScope::Domain(domain)), Granularity::Domain),
             Granularity::Selective => {
-                let range = self.registers().invalidate_address().range();
-                let scope = range.map(|range| CacheScope::PagesOfDomain(domain, range));
-                (scope, Granularity::Selective)
+                let address = self.registers().invalidate_address();
+                let pages = |range| {
+                    let scope = CacheScope::PagesOfDomain(domain, range);
+                    Pending::of_caches(scope, cached_with(address.hint()))
+                };
+                (address.range().map(pages), Granularity::Selective)
             }
         };
-        let actual = self.register_based(scope.map(Pending::of_caches), actual);
+        let actual = self.register_based(what, actual);
         self.registers().complete_iotlb(command.with_actual(actual));
     }
 

@@ -89,7 +89,9 @@ fn run(
             .map(|(queue, raw)| Ok((queue, pasid(raw)?)))
             .collect::<Result<_, DriverError>>()?;
         for (queue, pasid) in &pasids {
-            accelerator.post_mode(*queue, accelerator.mode(Some(*pasid), OnFault::Fail))?;
+            // A request for a translation that there is not is no fault; a request that is not translated is.
+            let mode = accelerator.mode(Some(*pasid), OnFault::Fail);
+            accelerator.post_mode(*queue, mode.with_ats_disable(true))?;
             accelerator.post_command(Command::for_queue(Command::ENABLE_QUEUE, *queue))?;
         }
         for (queue, pasid) in &pasids {

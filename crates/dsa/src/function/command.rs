@@ -408,14 +408,12 @@ fn named_queues(state: &State, command: Command) -> Result<u64, CommandError> {
 }
 
 fn rules(number: u8, config: &QueueConfig) -> Rules {
+    let switch = |on| if on { Switch::On } else { Switch::Off };
     Rules {
         number,
         capacity: config.size,
-        block_on_fault: if config.mode.block_on_fault() {
-            Switch::On
-        } else {
-            Switch::Off
-        },
+        block_on_fault: switch(config.mode.block_on_fault()),
+        ats: switch(!config.mode.ats_disable()),
         max_transfer_bytes: 1 << config.limits.max_transfer_shift(),
         max_batch: 1 << config.limits.max_batch_shift(),
     }

@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use palisade_iommu::Ats;
 use palisade_pci::Interrupt;
 
 use crate::lock::locked;
@@ -12,6 +13,7 @@ use crate::{Client, Identity, Session, Switch};
 pub(super) struct Events {
     state: Mutex<State>,
     page_requests: AtomicBool,
+    ats: AtomicBool,
 }
 
 struct State {
@@ -40,6 +42,7 @@ impl Events {
                 permissions: (0..vectors).map(|_| Permission::default()).collect(),
             }),
             page_requests: AtomicBool::new(false),
+            ats: AtomicBool::new(false),
         }
     }
 
@@ -70,6 +73,10 @@ impl Events {
 
     pub(super) fn set_page_requests(&self, switch: Switch) {
         self.page_requests.store(switch.is_on(), Ordering::Release);
+    }
+
+    pub(super) fn set_ats(&self, switch: Switch) {
+        self.ats.store(switch.is_on(), Ordering::Release);
     }
 
     pub(super) fn cause(&self) -> u32 {
@@ -200,6 +207,14 @@ impl Client for Events {
             Switch::On
         } else {
             Switch::Off
+        }
+    }
+
+    fn ats(&self) -> Ats {
+        if self.ats.load(Ordering::Acquire) {
+            Ats::On
+        } else {
+            Ats::Off
         }
     }
 }

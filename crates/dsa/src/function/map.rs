@@ -75,8 +75,8 @@ pub const REGISTERS: &[Register] = &[
 pub const QUEUE_REGISTERS: &[Register] = &[
     register("WQ size", 0, 1, LockedByDevice(0xffff)),
     register("WQ threshold", 4, 1, LockedByQueue(0xffff)),
-    // Mode, block on fault, priority, PASID, PASID enable, privileged.
-    register("WQ mode", 8, 1, LockedByQueue(0x3fff_fff3)),
+    // Mode, block on fault, no ATS, priority, PASID, PASID enable, privileged.
+    register("WQ mode", 8, 1, LockedByQueue(0x3fff_fff7)),
     register("WQ limits", 12, 1, LockedByQueue(0x1ff)),
     register("WQ occupancy interrupt", 16, 2, Reserved),
     register("WQ state", 24, 1, ReadOnly),

@@ -172,12 +172,14 @@ impl<P: PasidPolicy> DsaFunction<P> {
 
     /// Tells others what the driver has turned on and off.
     fn follow_config(&self, before: Switch) {
-        let (pasid, pri) = {
+        let switch = |on| if on { Switch::On } else { Switch::Off };
+        let (pasid, ats, pri) = {
             let config = locked(&self.config);
-            (config.pasid_enabled(), config.pri_enabled())
+            let ats = switch(config.ats_enabled());
+            (config.pasid_enabled(), ats, switch(config.pri_enabled()))
         };
-        self.events
-            .set_page_requests(if pri { Switch::On } else { Switch::Off });
+        self.events.set_ats(ats);
+        self.events.set_page_requests(pri);
         if pasid != before.is_on() {
             let enable = if pasid {
                 PasidEnable::On

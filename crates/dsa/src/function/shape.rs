@@ -137,6 +137,7 @@ impl Layout {
             .with_queues(self.queues)
             .with_shared_mode(shared.is_on())
             .with_dedicated_mode(dedicated.is_on())
+            .with_ats_control(true)
             .with_priority(true);
         put(register::WQCAP, queues.into_bits());
         put(

@@ -7,7 +7,7 @@ mod operations;
 
 use std::sync::{Arc, Mutex};
 
-use palisade_iommu::Privilege;
+use palisade_iommu::{Ats, Privilege};
 use palisade_units::GuestPasid;
 use zerocopy::FromBytes;
 
@@ -38,12 +38,17 @@ impl Client for Driver {
     fn page_requests(&self) -> Switch {
         Switch::On
     }
+
+    fn ats(&self) -> Ats {
+        Ats::Off
+    }
 }
 
 const RULES: Rules = Rules {
     number: 3,
     capacity: 64,
     block_on_fault: Switch::On,
+    ats: Switch::On,
     max_transfer_bytes: 1 << 31,
     max_batch: 32,
 };

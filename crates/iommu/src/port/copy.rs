@@ -155,11 +155,11 @@ impl DmaPort {
             drop(in_flight);
             if let Some((blocked, side)) = blocked {
                 presence.leave();
-                let on_miss = match side {
-                    Side::Source => read.by.on_miss,
-                    Side::Destination => write.by.on_miss,
+                let by = match side {
+                    Side::Source => read.by,
+                    Side::Destination => write.by,
                 };
-                let error = conclude(function, on_miss, *blocked);
+                let error = conclude(function, by, *blocked);
                 return Err(Partial {
                     done_bytes: done,
                     error,

@@ -1,6 +1,6 @@
 use palisade_units::{Access, Iova};
 
-use super::{DmaError, DmaPort, OnMiss, Requester, conclude};
+use super::{DmaError, DmaPort, Requester, conclude};
 use crate::report::{PageRequest, PageResponse, PageWaiter, PlaceInGroup};
 use crate::requests::{NotOpened, Opened, Receiver};
 use crate::{Binding, FaultReason};
@@ -23,7 +23,7 @@ impl DmaPort {
         let access = by.access(access);
         let refuse = |reason| {
             let blocked = function.refuse_unbound(tag, at, access, reason);
-            Err(conclude(function, OnMiss::Fault, *blocked))
+            Err(conclude(function, by, *blocked))
         };
         if let Some(reason) = function.refuses_tag(tag) {
             return refuse(reason);

@@ -36,13 +36,13 @@ fn r41_a_stale_translation_stays_until_it_is_invalidated() {
             Ok(1),
             "the cache must be real"
         );
-        function.invalidate(Scope::Tag(tag(2)));
+        function.invalidate(Scope::Tag(tag(2)), Cached::InUnit);
         assert_eq!(
             read(&mut port, tag(1), 0x5000),
             Ok(1),
             "another tag's scope"
         );
-        function.invalidate(scope);
+        function.invalidate(scope, Cached::InUnit);
         assert_eq!(read(&mut port, tag(1), 0x5000), Ok(2), "{scope:?}");
     }
 }
@@ -76,7 +76,7 @@ fn r44_memory_that_was_unmapped_and_invalidated_is_reached_no_more() {
     let mut port = function.port();
     assert_eq!(read(&mut port, tag(1), 0x5000), Ok(1));
     tenant.memory.unmap(Gpa::new(0), MEMORY_BYTES).unwrap();
-    function.invalidate(Scope::All);
+    function.invalidate(Scope::All, Cached::InUnit);
     assert_eq!(
         refused(read(&mut port, tag(1), 0x5000)),
         FaultReason::FirstStageRootAccess
@@ -103,7 +103,7 @@ fn r44_other_memory_at_the_same_place_is_seen_after_the_invalidation() {
         .memory
         .map(at, MEMORY_BYTES, other.backing(), protection)
         .unwrap();
-    function.invalidate(Scope::All);
+    function.invalidate(Scope::All, Cached::InUnit);
     assert_eq!(read(&mut port, tag(1), 0x1000), Ok(2));
 }
 
@@ -319,7 +319,7 @@ fn r72_a_port_that_forgets_keeps_no_memory_that_is_gone_and_all_that_is_not() {
     for of in [tag(2), None] {
         port.forget_stale();
         assert_eq!(mappings(NAME), others + 1, "it may be in use still");
-        function.invalidate(Scope::Tag(of));
+        function.invalidate(Scope::Tag(of), Cached::InUnit);
     }
     port.forget_stale();
     assert_eq!(mappings(NAME), others);

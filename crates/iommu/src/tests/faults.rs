@@ -26,6 +26,7 @@ fn r66_faults_carry_the_guests_function_and_pasid() {
         at: Iova::new(0x5008),
         access: Access::WRITE | Access::PRIVILEGED,
         reason: FaultReason::SupervisorRequestDisabled,
+        ats: Ats::Off,
     };
     assert_eq!(tenant.sink.faults(), [expected]);
     assert_eq!(function.faults(), 1);
@@ -222,7 +223,7 @@ struct Nosy(FunctionHandle);
 
 impl Sink for Nosy {
     fn fault(&self, _: Fault) {
-        self.0.invalidate(Scope::All);
+        self.0.invalidate(Scope::All, Cached::InUnit);
         let _ = self.0.unbind(tag(1), UserId(1));
     }
 

@@ -209,6 +209,7 @@ fn r16_a_wrong_pasid_faults_once_and_touches_nothing() {
         at: Iova::new(0x4000),
         access: Access::WRITE,
         reason: FaultReason::PasidEntryNotPresent,
+        ats: Ats::Off,
     };
     assert_eq!(tenant.sink.faults(), [expected]);
     // Others go on.

@@ -66,13 +66,13 @@ proptest! {
                 Step::Map { tag, page, to } => {
                     processes[tag].map(page << 12, to << 12);
                     spaces[tag].insert(page, to);
-                    function.invalidate(Scope::Tag(tags[tag]));
+                    function.invalidate(Scope::Tag(tags[tag]), Cached::InUnit);
                 }
                 Step::Unmap { tag, page } => {
                     processes[tag].put(page << 12, 1, 0);
                     spaces[tag].remove(&page);
                     let (at, len_bytes) = (Iova::new(page << 12), 4096);
-                    function.invalidate(Scope::Pages { tag: tags[tag], at, len_bytes });
+                    function.invalidate(Scope::Pages { tag: tags[tag], at, len_bytes }, Cached::InUnit);
                 }
                 Step::Write { tag, page, word } => {
                     let done = write(&mut port, tags[tag], page << 12, word);
@@ -142,7 +142,7 @@ proptest! {
                 Hostile::Map { process, page, to } => {
                     processes[who][process].map(page << 12, to << 12);
                 }
-                Hostile::Invalidate => shared.invalidate(Scope::All),
+                Hostile::Invalidate => shared.invalidate(Scope::All, Cached::InUnit),
                 Hostile::Read { pasid, page } => {
                     let tag = shared_tag(holds[who][pasid].pasid());
                     if let Ok(word) = read(&mut ports[who], tag, page << 12) {

@@ -4,6 +4,7 @@ mod audit;
 mod bindings;
 mod caches;
 mod claims;
+mod device_tlb;
 mod faults;
 mod interrupt_range;
 mod isolation;
@@ -136,6 +137,7 @@ impl Tenant {
             guest_bdf: GUEST,
             guest_pasid,
             fault_disable: FaultProcessing::Report,
+            device_tlb: DeviceTlb::Allowed,
         }
     }
 

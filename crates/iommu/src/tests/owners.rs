@@ -59,6 +59,7 @@ fn r16_r66_a_pasid_that_is_not_bound_faults_to_its_owner_in_the_guests_names() {
         at: Iova::new(0x5008),
         access: Access::WRITE,
         reason: FaultReason::PasidEntryNotPresent,
+        ats: Ats::Off,
     };
     assert_eq!(alice.sink.faults(), [expected]);
     assert_eq!(bob.sink.faults(), []);

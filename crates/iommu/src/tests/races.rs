@@ -43,7 +43,7 @@ fn r41_r44_a_read_that_starts_after_an_invalidation_sees_what_it_made_visible() 
         let _stop = Stop(&stop);
         for page in 1..512 {
             process.map(0x5000, page << 12);
-            function.invalidate(Scope::Tag(tag(1)));
+            function.invalidate(Scope::Tag(tag(1)), Cached::InUnit);
             promised.store(page, Ordering::SeqCst);
         }
     });

@@ -35,13 +35,13 @@ fn r40_an_invalidation_of_pages_touches_those_pages_alone() {
     let tenant = Tenant::alone();
     let all = [0x5000, 0x6000, 0x7000, 0x8000, 0x20_0000];
     let (function, _claim, _process, mut port) = stale(&tenant, &all);
-    function.invalidate(pages(0x6fff, 2));
+    function.invalidate(pages(0x6fff, 2), Cached::InUnit);
     let seen = all.map(|at| read(&mut port, tag(1), at).unwrap());
     assert_eq!(seen, [1, 2, 2, 1, 1]);
-    function.invalidate(pages(0x5000, 0));
+    function.invalidate(pages(0x5000, 0), Cached::InUnit);
     assert_eq!(read(&mut port, tag(1), 0x5000), Ok(1));
     // So many that all lines are looked at.
-    function.invalidate(pages(0x8000, 0x1f_9000));
+    function.invalidate(pages(0x8000, 0x1f_9000), Cached::InUnit);
     let seen = all.map(|at| read(&mut port, tag(1), at).unwrap());
     assert_eq!(seen, [1, 2, 2, 2, 2]);
 }
@@ -51,7 +51,7 @@ fn r40_more_invalidations_than_are_noted_take_everything() {
     let tenant = Tenant::alone();
     let (function, _claim, _process, mut port) = stale(&tenant, &[0x5000, 0x6000]);
     for _ in 0..100 {
-        function.invalidate(pages(0x6000, 1));
+        function.invalidate(pages(0x6000, 1), Cached::InUnit);
     }
     assert_eq!(read(&mut port, tag(1), 0x6000), Ok(2));
     assert_eq!(read(&mut port, tag(1), 0x5000), Ok(2));
@@ -67,7 +67,7 @@ fn r41_one_address_of_a_large_page_takes_all_its_pieces() {
         read(&mut port, tag(1), at).unwrap();
     }
     process.put(0x4000_0000, 3, 0);
-    function.invalidate(pages(0x7000_0000, 1));
+    function.invalidate(pages(0x7000_0000, 1), Cached::InUnit);
     assert!(read(&mut port, tag(1), 0x4010_0000).is_err());
     assert!(read(&mut port, tag(1), 0x4060_0000).is_err());
 }
@@ -97,7 +97,7 @@ fn r41_a_table_stays_until_a_page_in_it_is_invalidated() {
         Ok(1),
         "the cache must be real"
     );
-    function.invalidate(pages(0x20_0000, 1));
+    function.invalidate(pages(0x20_0000, 1), Cached::InUnit);
     tenant
         .shared
         .store_u64(old + 0x38, 0x10_0000 | PAGE | 0x20)
@@ -107,15 +107,15 @@ fn r41_a_table_stays_until_a_page_in_it_is_invalidated() {
         Ok(1),
         "another table's page"
     );
-    function.invalidate(pages(0x8000, 1));
+    function.invalidate(pages(0x8000, 1), Cached::InUnit);
     assert_eq!(
         read(&mut port, tag(1), 0x7000),
         Ok(1),
         "another page's translation"
     );
-    function.invalidate(pages(0x7000, 1));
+    function.invalidate(pages(0x7000, 1), Cached::InUnit);
     assert_eq!(read(&mut port, tag(1), 0x7000), Ok(2));
-    function.invalidate(pages(0x6000, 1));
+    function.invalidate(pages(0x6000, 1), Cached::InUnit);
     assert_eq!(read(&mut port, tag(1), 0x6000), Ok(2));
 }
 
@@ -173,7 +173,8 @@ fn r39_one_announcement_is_for_several_accesses_and_each_sees_invalidations() {
         assert_eq!(bytes[0], 1);
         // It waits for the end of the piece, but what it says is heard at once.
         std::thread::scope(|scope| {
-            let invalidation = scope.spawn(|| function.invalidate(pages(0x5000, 1)));
+            let invalidation =
+                scope.spawn(|| function.invalidate(pages(0x5000, 1), Cached::InUnit));
             while bytes[0] == 1 {
                 work.read(by(tag(1)), at, &mut bytes).unwrap();
             }
@@ -207,7 +208,7 @@ fn r39_a_fault_within_a_piece_of_work_is_told_when_nothing_is_in_flight() {
     struct Invalidates(FunctionHandle);
     impl Sink for Invalidates {
         fn fault(&self, _: Fault) {
-            self.0.invalidate(Scope::All);
+            self.0.invalidate(Scope::All, Cached::InUnit);
         }
 
         fn page_request(&self, _: PageRequest) -> Result<(), QueueFull> {

@@ -315,7 +315,7 @@ impl Guest {
     }
 
     fn forget(&mut self, scope: Scope, gone: impl Fn(Kind, Place) -> bool) {
-        self.function.invalidate(scope);
+        self.function.invalidate(scope, Cached::InUnit);
         self.known.retain(|(kind, place), _| !gone(*kind, *place));
         self.look();
     }

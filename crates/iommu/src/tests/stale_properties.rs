@@ -195,18 +195,18 @@ proptest! {
                 }
                 Step::InvalidatePages(page, count) => {
                     let (at, len_bytes) = (Iova::new(PAGES[page]), count << 12);
-                    function.invalidate(Scope::Pages { tag: tag(1), at, len_bytes });
+                    function.invalidate(Scope::Pages { tag: tag(1), at, len_bytes }, Cached::InUnit);
                     world.forget(|page| (at.get()..at.get() + len_bytes).contains(&page));
                 }
                 Step::InvalidateTag => {
-                    function.invalidate(Scope::Tag(tag(1)));
+                    function.invalidate(Scope::Tag(tag(1)), Cached::InUnit);
                     world.forget(|_| true);
                 }
                 Step::InvalidateAll => {
-                    function.invalidate(Scope::All);
+                    function.invalidate(Scope::All, Cached::InUnit);
                     world.forget(|_| true);
                 }
-                Step::InvalidateOthers => function.invalidate(Scope::Tag(tag(2))),
+                Step::InvalidateOthers => function.invalidate(Scope::Tag(tag(2)), Cached::InUnit),
                 Step::Forget => port.forget_stale(),
             }
         }

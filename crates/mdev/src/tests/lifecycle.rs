@@ -183,7 +183,7 @@ fn r39_two_slices_with_one_pasid_count_their_users() {
         .unwrap();
     tenant
         .container
-        .bind(second, key, space, palisade_iommu::FaultProcessing::Report)
+        .bind(second, key, palisade_vfio::Terms::new(space))
         .unwrap();
     let mut engine = host.parent.engine();
     let mut works = |driver: &Driver| {

@@ -4,9 +4,9 @@ use palisade_dsa::EntryPoint;
 use palisade_dsa::spec::{
     Command, CommandError, Descriptor, InterruptPermission, QueueMode, Status,
 };
-use palisade_iommu::{FaultProcessing, Space};
+use palisade_iommu::Space;
 use palisade_units::PASID_COUNT;
-use palisade_vfio::SpaceKey;
+use palisade_vfio::{SpaceKey, Terms};
 
 use super::rig::{Driver, Host, PERMISSIONS, SLOT, dedicated, run};
 use crate::SliceType::{DedicatedQueue, SharedQueue};
@@ -207,9 +207,7 @@ fn r71_with_pasids_off_a_slice_uses_its_own_default_space() {
     assert_eq!(bob.record(RECORD).status(), Status::NONE);
     let space = Space::PassThrough;
     let key = SpaceKey::WithoutPasid;
-    bob.container
-        .bind(SLOT, key, space, FaultProcessing::Report)
-        .unwrap();
+    bob.container.bind(SLOT, key, Terms::new(space)).unwrap();
     driver.submit(&Descriptor::no_op().with_record(RECORD));
     run(&mut host.parent.engine());
     assert_eq!(bob.record(RECORD).status(), Status::SUCCESS);

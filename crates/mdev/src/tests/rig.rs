@@ -10,13 +10,13 @@ use palisade_dsa::spec::{
 use palisade_dsa::{Doorbell, Engine, Progress};
 use palisade_ioasid::{Authority, PasidRange, Quota};
 use palisade_iommu::{
-    Fault, FaultProcessing, FirstStage, Iommu, Levels, PageRequest, PageResponse, PasidSupport,
-    QueueFull, Sink, Space,
+    Fault, FirstStage, Iommu, Levels, PageRequest, PageResponse, PasidSupport, QueueFull, Sink,
+    Space,
 };
 use palisade_memory::{GuestMemory, Protection, SharedMemory};
 use palisade_pci::{Bar, Function};
 use palisade_units::{Bdf, Gpa, GuestPasid, HostPasid, TenantId};
-use palisade_vfio::{Container, SpaceKey};
+use palisade_vfio::{Container, SpaceKey, Terms};
 use uuid::Uuid;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -161,9 +161,7 @@ impl Tenant {
     fn bind(&self, bdf: Bdf, number: u32, root: u64) {
         let space = Space::FirstStage(FirstStage::new(Gpa::new(root), Levels::Four));
         let key = SpaceKey::Pasid(guest(number));
-        self.container
-            .bind(bdf, key, space, FaultProcessing::Report)
-            .unwrap();
+        self.container.bind(bdf, key, Terms::new(space)).unwrap();
     }
 
     /// Takes a PASID as a guest with virtual commands does.

@@ -4,10 +4,10 @@
 //! A call runs to its end here, as no engine is at work; unfinished work is the hold that mediation takes for it.
 
 use palisade_ioasid::{Authority, Hold, PasidRange, PasidState, Quota};
-use palisade_iommu::{FaultProcessing, FunctionHandle, Iommu, PasidSupport, Sharing, Space};
+use palisade_iommu::{FunctionHandle, Iommu, PasidSupport, Sharing, Space};
 use palisade_memory::GuestMemory;
 use palisade_units::{Bdf, GuestPasid, HostPasid, TenantId};
-use palisade_vfio::{Attachment, Container, SpaceKey, VfioError};
+use palisade_vfio::{Attachment, Container, SpaceKey, Terms, VfioError};
 use stateright::Model;
 
 use crate::model::{Action, Lives};
@@ -198,8 +198,8 @@ impl Real {
         match call {
             Call::Allocate => told(container.alloc_pasid(PasidRange::ALL).map(drop)),
             Call::Bind(number) => {
-                let report = FaultProcessing::Report;
-                told(container.bind(SLOT, key(number), Space::PassThrough, report))
+                let terms = Terms::new(Space::PassThrough);
+                told(container.bind(SLOT, key(number), terms))
             }
             Call::Unbind(number) => told(container.unbind(SLOT, key(number))),
             Call::Free(number) => told(container.free_pasid(host(number))),

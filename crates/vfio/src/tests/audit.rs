@@ -5,6 +5,7 @@ use palisade_iommu::{FaultProcessing, FirstStage, Levels, Sharing, Space};
 use palisade_units::{Gpa, TenantId};
 
 use super::world::*;
+use crate::Terms;
 
 const BUFFER: u64 = 0x7f00_0000_0000;
 
@@ -60,10 +61,11 @@ fn r16_r77_an_exclusive_owner_that_sweeps_faults_once_for_each_pasid_that_is_not
 fn r79_a_guest_that_wants_no_records_cannot_hide_its_faults_from_the_host() {
     let (host_side, alice, function, _function) = alone(Sharing::Exclusive);
     let empty = alice.process(&[]);
-    alice
-        .container
-        .bind(slot(4), pasid(777), empty, FaultProcessing::Disabled)
-        .unwrap();
+    let terms = Terms {
+        fault_processing: FaultProcessing::Disabled,
+        ..Terms::new(empty)
+    };
+    alice.container.bind(slot(4), pasid(777), terms).unwrap();
     let hold = alice.container.translate(slot(4), guest(777)).unwrap();
     read(&mut function.port(), raw(777), BUFFER).unwrap_err();
     assert_eq!(alice.faults(), []);

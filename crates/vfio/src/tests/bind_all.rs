@@ -8,7 +8,7 @@ use palisade_iommu::{
 use palisade_units::{Bdf, Gpa};
 
 use super::world::*;
-use crate::{Attachment, SpaceKey, VfioError};
+use crate::{Attachment, SpaceKey, Terms, VfioError};
 
 const BUFFER: u64 = 0x7f00_0000_0000;
 const FUNCTIONS: u8 = 4;
@@ -26,8 +26,7 @@ fn several() -> (Host, Tenant, Vec<FunctionHandle>, Vec<Attachment>) {
 }
 
 fn bind_all(tenant: &Tenant, key: SpaceKey, space: Space) -> Result<(), VfioError> {
-    let report = FaultProcessing::Report;
-    tenant.container.bind_all(key, space, report)
+    tenant.container.bind_all(key, Terms::new(space))
 }
 
 /// What every function has bound, to compare.
@@ -106,25 +105,24 @@ fn r36_pasids_that_go_off_in_the_middle_undo_what_was_bound_and_restore_what_was
             let (host_side, alice, parents, _attachments) = several();
             let [first, second] = two_processes(&alice);
             for n in &had {
-                let disabled = FaultProcessing::Disabled;
+                let terms = Terms {
+                    fault_processing: FaultProcessing::Disabled,
+                    ..Terms::new(first)
+                };
                 let container = &alice.container;
-                container
-                    .bind(slot(*n), pasid(777), first, disabled)
-                    .unwrap();
+                container.bind(slot(*n), pasid(777), terms).unwrap();
             }
             let before = everything(&host_side, &alice);
             let mut touched = 0;
-            let outcome = alice.container.bind_all_while(
-                pasid(777),
-                second,
-                FaultProcessing::Report,
-                |endpoint| {
-                    touched += 1;
-                    if touched == faulty {
-                        endpoint.function.set_pasid_enabled(PasidEnable::Off);
-                    }
-                },
-            );
+            let outcome =
+                alice
+                    .container
+                    .bind_all_while(pasid(777), Terms::new(second), |endpoint| {
+                        touched += 1;
+                        if touched == faulty {
+                            endpoint.function.set_pasid_enabled(PasidEnable::Off);
+                        }
+                    });
             assert_eq!(errno(outcome), EOPNOTSUPP);
             assert_eq!(touched, faulty);
             assert_eq!(everything(&host_side, &alice), before, "{had:?} {faulty}");
@@ -154,7 +152,6 @@ fn r36_what_cannot_be_restored_is_taken_away_and_nobody_has_the_new_space() {
     let (_host, alice, parents, _attachments) = several();
     let [first, second] = two_processes(&alice);
     bind_all(&alice, pasid(777), first).unwrap();
-    let report = FaultProcessing::Report;
     let off_for_all = |endpoint: &crate::container::Endpoint| {
         if endpoint.guest_bdf == slot(3) {
             parents[0].set_pasid_enabled(PasidEnable::Off);
@@ -163,7 +160,7 @@ fn r36_what_cannot_be_restored_is_taken_away_and_nobody_has_the_new_space() {
     };
     let outcome = alice
         .container
-        .bind_all_while(pasid(777), second, report, off_for_all);
+        .bind_all_while(pasid(777), Terms::new(second), off_for_all);
     assert_eq!(errno(outcome), EOPNOTSUPP);
     let has = |n| alice.container.bound(slot(n)).get(1).copied();
     let old = Some((pasid(777), first));
@@ -215,14 +212,13 @@ fn r36_slices_of_one_parent_change_the_space_that_they_share_together() {
     }
     let hold = alice.container.translate(slot(4), guest(777)).unwrap();
     let before = everything(&host_side, &alice);
-    let outcome =
-        alice
-            .container
-            .bind_all_while(pasid(777), second, FaultProcessing::Report, |endpoint| {
-                if endpoint.sharing == Sharing::Exclusive {
-                    endpoint.function.set_pasid_enabled(PasidEnable::Off);
-                }
-            });
+    let outcome = alice
+        .container
+        .bind_all_while(pasid(777), Terms::new(second), |endpoint| {
+            if endpoint.sharing == Sharing::Exclusive {
+                endpoint.function.set_pasid_enabled(PasidEnable::Off);
+            }
+        });
     assert_eq!(errno(outcome), EOPNOTSUPP);
     assert_eq!(everything(&host_side, &alice), before);
     let mut port = shared.port();

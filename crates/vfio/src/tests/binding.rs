@@ -1,11 +1,11 @@
 use palisade_ioasid::{EventKind, PasidRange, PasidState, Sequence};
 use palisade_iommu::{
-    FaultProcessing, FaultReason, FirstStage, Levels, PasidSupport, Sharing, Space,
+    Cached, FaultProcessing, FaultReason, FirstStage, Levels, PasidSupport, Sharing, Space,
 };
 use palisade_units::{Bdf, Gpa, Iova};
 
 use super::world::*;
-use crate::{GuestScope, SpaceKey};
+use crate::{GuestScope, SpaceKey, Terms};
 
 const BUFFER: u64 = 0x7f00_0000_0000;
 
@@ -33,11 +33,13 @@ fn r3_the_device_reads_what_the_process_sees_also_after_later_changes() {
         at: Iova::new(BUFFER),
         len_bytes: 0x1000,
     };
-    alice.container.invalidate(slot(4), page);
+    alice.container.invalidate(slot(4), page, Cached::InUnit);
     let not_present = Err(FaultReason::FirstStageNotPresent);
     assert_eq!(read(&mut port, tag, BUFFER), not_present);
     alice.unmap(process, BUFFER + 0x1000);
-    alice.container.invalidate(slot(4), GuestScope::All);
+    alice
+        .container
+        .invalidate(slot(4), GuestScope::All, Cached::InUnit);
     assert_eq!(read(&mut port, tag, BUFFER + 0x1000), not_present);
 }
 
@@ -271,14 +273,15 @@ fn r60_fault_processing_can_be_turned_off_for_a_binding() {
     let (_host, alice, parent, _function) = alone(Sharing::Exclusive);
     let space = alice.process(&[]);
     let container = &alice.container;
-    container
-        .bind(slot(4), pasid(1), space, FaultProcessing::Disabled)
-        .unwrap();
+    let terms = Terms {
+        fault_processing: FaultProcessing::Disabled,
+        ..Terms::new(space)
+    };
+    container.bind(slot(4), pasid(1), terms).unwrap();
     read(&mut parent.port(), raw(1), BUFFER).unwrap_err();
     assert_eq!(alice.faults(), []);
-    container
-        .bind(slot(4), pasid(1), space, FaultProcessing::Report)
-        .unwrap();
+    let terms = Terms::new(space);
+    container.bind(slot(4), pasid(1), terms).unwrap();
     read(&mut parent.port(), raw(1), BUFFER).unwrap_err();
     assert_eq!(alice.faults().len(), 1);
 }

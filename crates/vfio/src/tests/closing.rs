@@ -1,7 +1,7 @@
 use std::sync::mpsc;
 
 use palisade_ioasid::PasidRange;
-use palisade_iommu::{FaultReason, OnMiss, PageResponse, Privilege, Requester, Sharing, Space};
+use palisade_iommu::{FaultReason, OnMiss, PageResponse, Requester, Sharing, Space};
 use palisade_units::{Access, Gpa, Iova};
 
 use super::world::*;
@@ -139,9 +139,8 @@ fn r44_memory_that_was_removed_is_out_of_reach_when_the_removal_is_answered() {
 
 fn asking(hold: &palisade_ioasid::Hold) -> Requester {
     Requester {
-        tag: holding(hold),
-        privilege: Privilege::User,
         on_miss: OnMiss::Ask,
+        ..Requester::new(holding(hold))
     }
 }
 

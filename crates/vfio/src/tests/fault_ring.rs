@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use palisade_iommu::{
-    Fault, FaultReason, GroupIndex, PageRequest, PlaceInGroup, QueueFull, Sharing, Sink,
+    Ats, Fault, FaultReason, GroupIndex, PageRequest, PlaceInGroup, QueueFull, Sharing, Sink,
 };
 use palisade_memory::{GuestMemory, Protection};
 use palisade_units::{Access, Gpa, Iova};
@@ -64,6 +64,7 @@ fn fault(number: u64) -> Fault {
         at: Iova::new(number << 12),
         access: Access::READ,
         reason: FaultReason::FirstStageNotPresent,
+        ats: Ats::Off,
     }
 }
 
@@ -105,12 +106,13 @@ fn r61_a_vmm_reads_head_entry_and_count_from_the_region_that_it_maps() {
 fn r61_every_reason_comes_out_as_it_went_in_with_and_without_a_pasid() {
     let vmm = Vmm::new();
     for reason in FaultReason::ALL {
-        for pasid in [None, Some(guest(0xf_ffff))] {
+        for (pasid, ats) in [(None, Ats::On), (Some(guest(0xf_ffff)), Ats::Off)] {
             let access = Access::EXECUTE | Access::PRIVILEGED;
             let fault = Fault {
                 pasid,
                 access,
                 reason: *reason,
+                ats,
                 ..fault(1)
             };
             vmm.ring.fault(fault);

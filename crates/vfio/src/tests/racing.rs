@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use palisade_ioasid::PasidRange;
-use palisade_iommu::Space;
+use palisade_iommu::{Cached, Space};
 use palisade_memory::Protection;
 use palisade_units::Gpa;
 
@@ -80,7 +80,7 @@ fn r13_threads_of_one_tenant_call_in_at_once_and_the_books_balance() {
                     let key = pasid(1 + round % 3);
                     let at = slot(4 + u8::from(round % 2 == 0));
                     let _ = alice.bind(at, key, space);
-                    container.invalidate(at, GuestScope::Key(key));
+                    container.invalidate(at, GuestScope::Key(key), Cached::InUnit);
                     if round % 5 != 0 {
                         let _ = container.unbind(at, key);
                     }

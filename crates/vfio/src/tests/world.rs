@@ -3,14 +3,13 @@ use std::sync::{Arc, Mutex};
 
 use palisade_ioasid::{Authority, Hold, PasidSet, Quota};
 use palisade_iommu::{
-    DmaError, DmaPort, Fault, FaultProcessing, FaultReason, FirstStage, FunctionHandle, Iommu,
-    Levels, OnMiss, PageRequest, PasidSupport, Privilege, QueueFull, Requester, Sharing, Sink,
-    Space,
+    DmaError, DmaPort, Fault, FaultReason, FirstStage, FunctionHandle, Iommu, Levels, PageRequest,
+    PasidSupport, QueueFull, Requester, Sharing, Sink, Space,
 };
 use palisade_memory::{GuestMemory, Protection, SharedMemory};
 use palisade_units::{Bdf, Gpa, GuestPasid, HostPasid, Iova, PasidTag, TenantId};
 
-use crate::{Attachment, Container, SpaceKey, VfioError};
+use crate::{Attachment, Container, SpaceKey, Terms, VfioError};
 
 pub(super) const ENOENT: i32 = 2;
 pub(super) const EACCES: i32 = 13;
@@ -177,7 +176,7 @@ impl Tenant {
     }
 
     pub(super) fn bind(&self, at: Bdf, key: SpaceKey, space: Space) -> Result<(), VfioError> {
-        self.container.bind(at, key, space, FaultProcessing::Report)
+        self.container.bind(at, key, Terms::new(space))
     }
 
     /// A process whose tables map each address to the page of RAM beside it.
@@ -230,11 +229,7 @@ impl Tenant {
 }
 
 fn by(tag: Option<PasidTag>) -> Requester {
-    Requester {
-        tag,
-        privilege: Privilege::User,
-        on_miss: OnMiss::Fault,
-    }
+    Requester::new(tag)
 }
 
 /// The requester of a device that was programmed with what `hold` is on.

@@ -1,5 +1,7 @@
+use palisade_iommu::{Ats, Requester};
 use palisade_units::{Gpa, Iova};
 
+use crate::spec::DomainId;
 use crate::spec::command::{Command, TranslationTableMode};
 use crate::spec::descriptor::{
     ContextScope, InvDescriptor, Invalidation, IotlbScope, LeafHint, PageGroupResponse, PageRange,
@@ -93,48 +95,81 @@ fn r41_a_stale_translation_stays_until_it_is_invalidated() {
     assert!(read().is_err());
 }
 
+/// Which requests still find a page that went away: those that leave translating to the unit, and those of
+/// a function that keeps translations.
+fn stale_after(told_of: PasidEntryOf, descriptor: InvDescriptor) -> (bool, bool) {
+    let mut rig = Rig::booted();
+    let space = Space::with_page(&mut rig, AT, 0x1111);
+    let number = match told_of {
+        PasidEntryOf::Pasid => pasid(1),
+        PasidEntryOf::NoPasid => pasid(0),
+    };
+    rig.bind(number, &space);
+    // Two ports, so that neither takes the other's place in a cache.
+    let mut ports = [rig.port(), rig.port()];
+    let mut finds = |ats| {
+        let port = &mut ports[usize::from(ats == Ats::On)];
+        let by = Requester {
+            ats,
+            ..match told_of {
+                PasidEntryOf::Pasid => Rig::asking(number),
+                PasidEntryOf::NoPasid => Requester::new(None),
+            }
+        };
+        port.read(by, AT, &mut [0; 8]).is_ok()
+    };
+    assert!(finds(Ats::Off) && finds(Ats::On));
+    space.unmap(&rig, AT);
+    assert!(finds(Ats::Off) && finds(Ats::On), "stale");
+    rig.submit(&[descriptor]);
+    (finds(Ats::Off), finds(Ats::On))
+}
+
+#[derive(Clone, Copy)]
+enum PasidEntryOf {
+    Pasid,
+    NoPasid,
+}
+
 #[test]
-fn r41_every_kind_of_invalidation_reaches_the_caches() {
-    let everything = PageRange::ALL;
+fn r41_an_invalidation_of_the_unit_leaves_what_functions_keep() {
+    let of_page = |hint| IotlbScope::Pages(DOMAIN, PageRange::page(AT), hint);
+    let page_of_pasid = |hint| PasidIotlbScope::Pages(PageRange::page(AT), hint);
     for descriptor in [
         InvDescriptor::iotlb(IotlbScope::Global),
         InvDescriptor::iotlb(IotlbScope::Domain(DOMAIN)),
-        InvDescriptor::iotlb(IotlbScope::Pages(
-            DOMAIN,
-            PageRange::page(AT),
-            LeafHint::AnyLevel,
-        )),
+        InvDescriptor::iotlb(of_page(LeafHint::AnyLevel)),
+        InvDescriptor::iotlb(of_page(LeafHint::LeavesOnly)),
         InvDescriptor::pasid_iotlb(DOMAIN, pasid(1), PasidIotlbScope::All),
+        InvDescriptor::pasid_iotlb(DOMAIN, pasid(1), page_of_pasid(LeafHint::AnyLevel)),
+        InvDescriptor::pasid_iotlb(DOMAIN, pasid(1), page_of_pasid(LeafHint::LeavesOnly)),
+    ] {
+        let stale = stale_after(PasidEntryOf::Pasid, descriptor);
+        assert_eq!(stale, (false, true), "{descriptor:?}");
+    }
+    let of_another_domain = DomainId::new(9);
+    let elsewhere = InvDescriptor::pasid_iotlb(of_another_domain, pasid(1), PasidIotlbScope::All);
+    assert_eq!(stale_after(PasidEntryOf::Pasid, elsewhere), (true, true));
+}
+
+#[test]
+fn r41_a_device_tlb_invalidation_leaves_what_the_unit_keeps() {
+    let everything = PageRange::ALL;
+    for descriptor in [
         InvDescriptor::pasid_dev_tlb(FUNCTION, pasid(1), PageRange::holding(AT, 9)),
         InvDescriptor::pasid_dev_tlb(FUNCTION, pasid(1), everything),
         InvDescriptor::new(Invalidation::PasidDeviceTlb(FUNCTION, None, everything)),
     ] {
-        let mut rig = Rig::booted();
-        let space = Space::with_page(&mut rig, AT, 0x1111);
-        rig.bind(pasid(1), &space);
-        let mut port = rig.port();
-        let mut bytes = [0; 8];
-        assert_eq!(port.read(Rig::asking(pasid(1)), AT, &mut bytes), Ok(()));
-        space.unmap(&rig, AT);
-        rig.submit(&[descriptor]);
-        let after = port.read(Rig::asking(pasid(1)), AT, &mut bytes);
-        assert!(after.is_err(), "{descriptor:?}");
+        let stale = stale_after(PasidEntryOf::Pasid, descriptor);
+        assert_eq!(stale, (true, false), "{descriptor:?}");
     }
-}
-
-#[test]
-fn a_device_tlb_invalidation_of_requests_without_a_pasid() {
-    let mut rig = Rig::booted();
-    let space = Space::with_page(&mut rig, AT, 0xd1a);
-    rig.bind(pasid(0), &space);
-    let mut port = rig.port();
-    let mut bytes = [0; 8];
-    let by = palisade_iommu::Requester::new(None);
-    assert_eq!(port.read(by, AT, &mut bytes), Ok(()));
-    space.unmap(&rig, AT);
-    assert_eq!(port.read(by, AT, &mut bytes), Ok(()), "stale");
-    rig.submit(&[InvDescriptor::dev_tlb(FUNCTION, PageRange::page(AT))]);
-    assert!(port.read(by, AT, &mut bytes).is_err());
+    let other = InvDescriptor::pasid_dev_tlb(FUNCTION, pasid(2), everything);
+    assert_eq!(stale_after(PasidEntryOf::Pasid, other), (true, true));
+    for range in [PageRange::page(AT), everything] {
+        let descriptor = InvDescriptor::dev_tlb(FUNCTION, range);
+        let stale = stale_after(PasidEntryOf::NoPasid, descriptor);
+        assert_eq!(stale, (true, false), "{descriptor:?}");
+    }
 }
 
 #[test]

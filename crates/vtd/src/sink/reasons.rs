@@ -1,6 +1,7 @@
 //! Every fault reason, from the guest's tables by an access of the device to the guest's fault record
 //! (VT-d §7.1.3, Table 30).
 
+mod device_tlb;
 mod entries;
 mod guest;
 mod legacy;
@@ -42,7 +43,7 @@ fn reaches(code: FaultCode, recipe: Recipe) {
     assert_eq!(record.pasid(), request.pasid);
     assert_eq!(record.at(), request.at.page_base());
     let (kind, access) = match request.what {
-        What::Read => (RequestKind::Read, Access::READ),
+        What::Read | What::ReadByAts => (RequestKind::Read, Access::READ),
         What::Write => (RequestKind::Write, Access::WRITE),
         What::Fetch => (RequestKind::Read, Access::READ | Access::EXECUTE),
         What::PrivilegedRead => (RequestKind::Read, Access::READ | Access::PRIVILEGED),
@@ -50,6 +51,8 @@ fn reaches(code: FaultCode, recipe: Recipe) {
     };
     assert_eq!(record.kind(), kind, "T1 and T2");
     assert_eq!(record.access(), access, "EXE and PRIV");
+    let asks = request.what == What::ReadByAts;
+    assert_eq!(record.is_of_translation_request(), asks, "AT");
 }
 
 /// The reasons with a test for each, and the table of all of them.
@@ -76,6 +79,7 @@ reasons! {
     r59_41h_context_entry_not_present: ContextEntryNotPresent by entries::context_absent;
     r59_42h_context_entry_reserved: ContextEntryReserved by entries::context_reserved;
     r59_43h_context_entry_invalid: ContextEntryInvalid by entries::context_invalid;
+    r59_44h_device_tlbs_off: DeviceTlbDisabled by entries::device_tlbs_off;
     r59_45h_pasids_off: PasidDisabled by entries::pasids_off;
     r59_46h_pasid_too_large: PasidTooLarge by entries::pasid_too_large;
     r59_47h_page_requests_off: PageRequestDisabled by entries::page_requests_off;
@@ -115,16 +119,10 @@ reasons! {
 }
 
 /// The reasons that no guest can bring about here, and why.
-const ABSENT: &[(FaultReason, &str)] = &[
-    (
-        DeviceTlbDisabled,
-        "44h is of translation requests and translated requests; devices make untranslated ones only",
-    ),
-    (
-        NotExecutable,
-        "82h needs ERE, which ECAP.ERS does not offer: a request to execute ends in 5Ch before",
-    ),
-];
+const ABSENT: &[(FaultReason, &str)] = &[(
+    NotExecutable,
+    "82h needs ERE, which ECAP.ERS does not offer: a request to execute ends in 5Ch before",
+)];
 
 #[test]
 fn r59_every_reason_reaches_a_record() {
@@ -141,7 +139,7 @@ fn r59_every_reason_reaches_a_record() {
 #[test]
 fn r59_what_does_not_occur_is_what_is_not_offered() {
     let codes: Vec<_> = ABSENT.iter().map(|(reason, _)| reason.code()).collect();
-    assert_eq!(codes, [0x44, 0x82]);
+    assert_eq!(codes, [0x82]);
     assert!(!EXTENDED.execute_requests(), "82h");
 }
 
@@ -173,7 +171,7 @@ fn r59_87h_by_translation_and_without_a_pasid() {
 /// T1 and T2, EXE and PRIV, PP and PASID, for each kind of request (VT-d §11.4.7.6).
 #[test]
 fn r60_a_record_says_what_kind_of_request_it_was() {
-    use palisade_iommu::{Fault, Sink};
+    use palisade_iommu::{Ats, Fault, Sink};
 
     let rig = Rig::booted();
     let at = Iova::new(0x1234);
@@ -184,6 +182,7 @@ fn r60_a_record_says_what_kind_of_request_it_was() {
             at,
             access,
             reason: FirstStageNotPresent,
+            ats: Ats::Off,
         });
         rig.take_record().unwrap().to_words()
     };

@@ -13,9 +13,9 @@ bitflags::bitflags! {
         const PENDING = 1 << 1;
         /// IQE: the invalidation queue stopped at an error.
         const QUEUE_ERROR = 1 << 4;
-        /// ICE: a device TLB answered what nobody asked. Never set here.
+        /// ICE: a device TLB answered what nobody asked. Never set here: devices answer by returning.
         const COMPLETION_ERROR = 1 << 5;
-        /// ITE: a device TLB did not answer. Never set here.
+        /// ITE: a device TLB did not answer.
         const TIME_OUT = 1 << 6;
         /// What keeps the unit from fetching descriptors until software clears it (VT-d §6.5.2.11).
         const STOPS_THE_QUEUE = Self::QUEUE_ERROR.bits() | Self::TIME_OUT.bits();

@@ -44,6 +44,16 @@ impl FaultCode {
     /// RTA.3: a page request in legacy mode.
     pub const LEGACY_PAGE_REQUEST: Self = Self(0x32);
 
+    /// Whether a request for a translation that ends so is answered with what there is, if need be with no
+    /// permission at all, and nothing is recorded: the device may ask for the page (VT-d §7.1.2, Table 30).
+    #[must_use]
+    pub const fn is_an_answer_to_ats(self) -> bool {
+        matches!(
+            self.0,
+            0x4..=0x6 | 0x51 | 0x59 | 0x5c | 0x5d | 0x70..=0x77 | 0x79 | 0x80..=0x86 | 0x90
+        )
+    }
+
     /// The reason with this code.
     #[must_use]
     pub const fn new(code: u8) -> Self {
@@ -83,7 +93,7 @@ struct High {
     reason: u8,
     #[bits(20)]
     pasid: u32,
-    /// AT: untranslated requests are the only ones that this model has.
+    /// AT: 0 for an untranslated request, 1 for one for a translation.
     #[bits(2)]
     address_type: u8,
     type_1: bool,
@@ -129,6 +139,21 @@ impl FaultRecord {
             page: at.page_base().get(),
             high,
         }
+    }
+
+    /// The record of a request for a translation.
+    #[must_use]
+    pub const fn of_translation_request(self) -> Self {
+        Self {
+            high: self.high.with_address_type(1),
+            ..self
+        }
+    }
+
+    /// Whether it is of a request for a translation.
+    #[must_use]
+    pub const fn is_of_translation_request(self) -> bool {
+        self.high.address_type() == 1
     }
 
     /// From the words as the registers show them.

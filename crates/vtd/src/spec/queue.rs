@@ -161,6 +161,21 @@ impl QueueError {
     }
 }
 
+/// IQERCD_REG (VT-d §11.4.9.9).
+#[bitfield(u64)]
+#[derive(PartialEq, Eq)]
+pub struct QueueErrorRecord {
+    /// IQEI, while FSTS.IQE is set.
+    #[bits(4)]
+    pub error: u8,
+    #[bits(28)]
+    __: u32,
+    /// ITESID, while FSTS.ITE is set: the function whose TLB did not answer.
+    pub time_out_source: u16,
+    /// ICESID, while FSTS.ICE is set. That does not happen here: no device answers what nobody asked.
+    pub completion_source: u16,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

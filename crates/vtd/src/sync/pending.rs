@@ -1,3 +1,4 @@
+use palisade_iommu::Cached;
 use palisade_units::{Bdf, GuestPasid};
 
 use crate::spec::DomainId;
@@ -10,8 +11,10 @@ pub(crate) enum TableScope {
     All,
     /// Those of some functions.
     Functions(Bdf, FunctionMask),
-    /// The entries of one PASID.
-    Pasid(GuestPasid),
+    /// The entries of a domain.
+    Domain(DomainId),
+    /// The entries of one PASID in a domain.
+    Pasid(DomainId, GuestPasid),
 }
 
 /// Which translations are to be forgotten.
@@ -27,15 +30,17 @@ pub(crate) enum CacheScope {
     Function(Bdf),
     /// Those of a function's requests without a PASID, in a range.
     WithoutPasid(Bdf, PageRange),
-    /// Those of a PASID on one function, or on every one, in a range.
-    Pasid(Option<Bdf>, GuestPasid, PageRange),
+    /// Those of a PASID in a domain, on every function, in a range.
+    PasidOfDomain(DomainId, GuestPasid, PageRange),
+    /// Those of a PASID on one function, in a range.
+    Pasid(Bdf, GuestPasid, PageRange),
 }
 
 /// What was asked for since the last wait descriptor. The same thing is kept once.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     pub(crate) tables: Vec<TableScope>,
-    pub(crate) caches: Vec<CacheScope>,
+    pub(crate) caches: Vec<(CacheScope, Cached)>,
 }
 
 impl Pending {
@@ -49,10 +54,10 @@ impl Pending {
         }
     }
 
-    pub(crate) fn of_caches(scope: CacheScope) -> Self {
+    pub(crate) fn of_caches(scope: CacheScope, cached: Cached) -> Self {
         Self {
             tables: Vec::new(),
-            caches: vec![scope],
+            caches: vec![(scope, cached)],
         }
     }
 
@@ -74,14 +79,15 @@ impl Pending {
         self.tables.push(scope);
     }
 
-    pub(crate) fn caches(&mut self, scope: CacheScope) {
-        if self.caches.contains(&CacheScope::All) || self.caches.contains(&scope) {
+    pub(crate) fn caches(&mut self, scope: CacheScope, cached: Cached) {
+        let all = (CacheScope::All, cached);
+        if self.caches.contains(&all) || self.caches.contains(&(scope, cached)) {
             return;
         }
         if scope == CacheScope::All {
-            self.caches.clear();
+            self.caches.retain(|(_, other)| *other != cached);
         }
-        self.caches.push(scope);
+        self.caches.push((scope, cached));
     }
 }
 
@@ -91,7 +97,7 @@ mod tests {
 
     #[test]
     fn the_same_thing_is_kept_once_and_everything_takes_the_place_of_all() {
-        let pasid = |raw| TableScope::Pasid(GuestPasid::new(raw).unwrap());
+        let pasid = |raw| TableScope::Pasid(DomainId::new(1), GuestPasid::new(raw).unwrap());
         let mut pending = Pending::default();
         pending.tables(pasid(1));
         pending.tables(pasid(2));
@@ -100,6 +106,17 @@ mod tests {
         pending.tables(TableScope::All);
         pending.tables(pasid(3));
         assert_eq!(pending.tables, [TableScope::All]);
+
+        let function = CacheScope::Function(Bdf::new(0, 1, 0));
+        pending.caches(function, Cached::InDevices);
+        pending.caches(function, Cached::InUnit);
+        pending.caches(CacheScope::All, Cached::InUnit);
+        pending.caches(function, Cached::InUnit);
+        let expected = [
+            (function, Cached::InDevices),
+            (CacheScope::All, Cached::InUnit),
+        ];
+        assert_eq!(pending.caches, expected);
     }
 
     #[test]
@@ -107,7 +124,8 @@ mod tests {
         let mut pending = Pending::default();
         for raw in 0..64 {
             assert!(!pending.is_full());
-            pending.tables(TableScope::Pasid(GuestPasid::new(raw).unwrap()));
+            let pasid = GuestPasid::new(raw).unwrap();
+            pending.tables(TableScope::Pasid(DomainId::new(1), pasid));
         }
         assert!(pending.is_full());
     }

@@ -70,17 +70,21 @@ fn r40_each_scope_is_of_what_it_names() {
             [none, &[GuestScope::Key(without)][..]],
         ),
         (
-            CacheScope::Pasid(None, pasid(5), PageRange::ALL),
+            CacheScope::PasidOfDomain(DOMAIN, pasid(5), PageRange::ALL),
             [key, key],
         ),
-        (CacheScope::Pasid(None, pasid(5), range), [pages, pages]),
         (
-            CacheScope::Pasid(Some(OTHER), pasid(5), range),
-            [none, pages],
+            CacheScope::PasidOfDomain(DOMAIN, pasid(5), range),
+            [pages, pages],
         ),
+        (
+            CacheScope::PasidOfDomain(DomainId::new(9), pasid(5), range),
+            [none, none],
+        ),
+        (CacheScope::Pasid(OTHER, pasid(5), range), [none, pages]),
         // RID_PASID is the name of requests without a PASID.
         (
-            CacheScope::Pasid(Some(FUNCTION), pasid(0), range),
+            CacheScope::Pasid(FUNCTION, pasid(0), range),
             [&[four_pages(without)][..], none],
         ),
     ] {
@@ -128,7 +132,11 @@ fn r40_a_domain_is_what_was_bound_under_its_number() {
     rig.set_entry(pasid(5), moved);
     let of_domain = CacheScope::Domain(of_processes);
     assert_eq!(scopes(&rig, of_domain), [vec![process], vec![process]]);
+    // What is cached under another domain is not what an invalidation names (VT-d §6.5.2.2).
     rig.tell_of(pasid(5));
+    assert_eq!(scopes(&rig, of_domain), [vec![process], vec![process]]);
+    let cached = PasidCacheScope::Pasid(of_processes, pasid(5));
+    rig.submit(&[InvDescriptor::pasid_cache(cached)]);
     assert_eq!(scopes(&rig, of_domain), [vec![], vec![]]);
 }
 
@@ -160,11 +168,15 @@ fn r40_a_pasid_cache_invalidation_finds_the_entries_that_it_names() {
         reads(&rig)
     };
     let [old, new] = [Some(0xbad), Some(0x600d)];
+    let other = DomainId::new(9);
     let of_pasid = |raw| PasidCacheScope::Pasid(DOMAIN, pasid(raw));
     assert_eq!(told(of_pasid(1)), [new, old]);
     assert_eq!(told(of_pasid(2)), [old, new]);
     assert_eq!(told(of_pasid(3)), [old, old]);
     assert_eq!(told(PasidCacheScope::Domain(DOMAIN)), [new, new]);
+    assert_eq!(told(PasidCacheScope::Domain(other)), [old, old]);
+    let of_other = PasidCacheScope::Pasid(other, pasid(1));
+    assert_eq!(told(of_other), [old, old]);
     assert_eq!(told(PasidCacheScope::Global), [new, new]);
 }
 

@@ -89,7 +89,7 @@ impl Tables<'_> {
             let Some(words) = self.words(directory.table(), offset) else {
                 continue;
             };
-            if let Ok(found) = interpret(PasidEntry::from_words(words), processing) {
+            if let Ok(found) = interpret(PasidEntry::from_words(words), context, processing) {
                 each(pasid, found);
             }
         }

@@ -1,4 +1,4 @@
-use palisade_iommu::{FaultProcessing, FaultReason, Levels, Space};
+use palisade_iommu::{DeviceTlb, FaultProcessing, FaultReason, Levels, Space};
 use palisade_units::{Bdf, Gpa, GuestPasid};
 
 use super::*;
@@ -343,19 +343,23 @@ mod legacy {
         let four = AddressWidth::FourLevel;
         let space = |translation| guest(entry(translation, four)).look_up(Tag::Without);
         let second = Space::SecondStage(SecondStage::new(Gpa::new(0x5000), Levels::Four));
-        let found = |space| Found {
+        let found = |space, device_tlb| Found {
             space,
             domain: DomainId::new(3),
             processing: FaultProcessing::Report,
+            device_tlb,
         };
-        assert_eq!(space(LegacyTranslation::SecondStage), Ok(found(second)));
+        assert_eq!(
+            space(LegacyTranslation::SecondStage),
+            Ok(found(second, DeviceTlb::Blocked))
+        );
         assert_eq!(
             space(LegacyTranslation::SecondStageWithDeviceTlb),
-            Ok(found(second))
+            Ok(found(second, DeviceTlb::Allowed))
         );
         assert_eq!(
             space(LegacyTranslation::PassThrough),
-            Ok(found(Space::PassThrough))
+            Ok(found(Space::PassThrough, DeviceTlb::Blocked))
         );
     }
 

@@ -76,7 +76,7 @@ pub(crate) const FIELDS: &[Field] = &[
 
     ecap(0, 1, "C", "structures are read coherently", "a_well_formed_entry_is_found"),
     ecap(1, 1, "QI", "queued invalidation", "r6_the_boot_sequence_of_linux"),
-    ecap(2, 1, "DT", "device-TLB invalidations", "a_device_tlb_invalidation_of_requests_without_a_pasid"),
+    ecap(2, 1, "DT", "device-TLB invalidations", "r41_a_device_tlb_invalidation_leaves_what_the_unit_keeps"),
     ecap(3, 1, "IR", "no interrupt remapping", ABSENT),
     ecap(4, 1, "EIM", "no x2APIC destinations", ABSENT),
     ecap(6, 1, "PT", "pass-through", "nested_and_pass_through_entries_are_bound"),

@@ -42,6 +42,8 @@ pub const GRPCFG_ENGINES: usize = 32;
 
 /// In a queue's entry: the word with mode, priority and PASID.
 pub const WQCFG_PASID_WORD: usize = 8;
+/// The queue leaves translating to the platform: it makes no use of ATS.
+pub const WQCFG_ATS_DISABLE: u32 = 1 << 2;
 /// PASID in that word, 20 bits from here.
 pub const WQCFG_PASID_SHIFT: u32 = 8;
 /// The PASID of that word counts.

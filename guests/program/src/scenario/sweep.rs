@@ -121,11 +121,19 @@ pub(super) fn run(
         accepted.contains(&own),
         "not even this process's own PASID {own} was accepted: the sweep shows nothing"
     );
-    ensure!(
-        matches!(registers.enable_with(own)?, Answer::Accepted),
-        "the own PASID {own} is not accepted again"
-    );
+    let enable_again = || -> anyhow::Result<()> {
+        ensure!(
+            matches!(registers.enable_with(own)?, Answer::Accepted),
+            "the own PASID {own} is not accepted again"
+        );
+        Ok(())
+    };
+    enable_again()?;
     check_copy(&queue).context("after the sweep")?;
+    // A request for a translation that there is not is no fault; one that is not translated is.
+    registers.disable()?;
+    registers.without_ats();
+    enable_again()?;
     report.outcome("fault-names", check_names(&queue, accelerator, own));
     Ok(format!(
         "{tried} tried, {refused} refused, {} accepted",
@@ -242,6 +250,13 @@ impl Registers {
                 "the queue is enabled with PASID {pasid} in spite of error {error:#04x}"
             )),
         }
+    }
+
+    /// Has the queue, which is disabled, make no use of ATS.
+    fn without_ats(&self) {
+        let at = self.word(reg::WQCFG_PASID_WORD);
+        let mode = self.window.load_u32(at);
+        self.window.store_u32(at, mode | reg::WQCFG_ATS_DISABLE);
     }
 
     fn disable(&self) -> anyhow::Result<()> {

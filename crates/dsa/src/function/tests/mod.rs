@@ -1,5 +1,6 @@
 //! The function through its registers, as a driver uses it.
 
+mod ats;
 mod bring_up;
 mod commands;
 mod interrupts;

@@ -51,6 +51,12 @@ pub(super) fn context_invalid(rig: &mut Rig) -> Request {
     Request::read()
 }
 
+pub(super) fn device_tlbs_off(rig: &mut Rig) -> Request {
+    // Before all that comes after the context entry: PASIDs are off as well.
+    rig.set_context(FUNCTION, ContextFlags::empty());
+    Request::read().with(What::ReadByAts)
+}
+
 pub(super) fn pasids_off(rig: &mut Rig) -> Request {
     rig.set_context(FUNCTION, ContextFlags::DEVICE_TLB);
     Request::read().with(What::Write)

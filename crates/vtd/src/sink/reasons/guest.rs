@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use palisade_iommu::{OnMiss, Privilege, Requester};
+use palisade_iommu::{Ats, OnMiss, Privilege, Requester};
 use palisade_units::{Access, Bdf, Gpa, GuestPasid, Iova, PasidTag};
 use palisade_vfio::Attachment;
 
@@ -29,6 +29,8 @@ pub(super) enum What {
     Fetch,
     PrivilegedRead,
     AskForPage,
+    /// A read by ATS: of what there is no translation for.
+    ReadByAts,
 }
 
 /// One request of the device.
@@ -88,6 +90,10 @@ impl Request {
             What::Read => assert!(port.read(by, self.at, &mut bytes).is_err()),
             What::Write => assert!(port.write(by, self.at, &bytes).is_err()),
             What::Fetch => assert!(port.fetch(by, self.at, &mut bytes).is_err()),
+            What::ReadByAts => {
+                by.ats = Ats::On;
+                assert!(port.read(by, self.at, &mut bytes).is_err());
+            }
             What::PrivilegedRead => {
                 by.privilege = Privilege::Privileged;
                 assert!(port.read(by, self.at, &mut bytes).is_err());

@@ -66,12 +66,11 @@ macro_rules! legacy_reasons {
         )*
 
         #[test]
-        fn r59_every_legacy_reason_has_a_recipe_but_for_those_of_device_tlbs() {
+        fn r59_every_legacy_reason_has_a_recipe() {
             let mut codes = vec![$(FaultCode::$code.get()),*];
             codes.sort_unstable();
             codes.dedup();
-            // Dh is of translation requests and translated requests, and devices make none.
-            assert_eq!(codes, [1, 2, 3, 4, 5, 6, 7, 8, 9, 0xa, 0xb, 0xc, 0xe, 0x32]);
+            assert_eq!(codes, [1, 2, 3, 4, 5, 6, 7, 8, 9, 0xa, 0xb, 0xc, 0xd, 0xe, 0x32]);
         }
     };
 }
@@ -127,6 +126,9 @@ legacy_reasons! {
             let top = rig.load(tables.stages[0]);
             rig.store(tables.stages[0], &[top | LARGE]);
         })
+    };
+    r59_dh_a_device_tlb_of_a_type_without_one: LEGACY_DEVICE_TLB_BLOCKED by |rig| {
+        legacy(rig, |_, _| {}).with(What::ReadByAts)
     };
     r59_eh_the_interrupt_range: LEGACY_INTERRUPT_RANGE by |rig| {
         legacy(rig, |rig, tables| rig.store(tables.stages[3], &[0xfee0_0000 | OPEN]))

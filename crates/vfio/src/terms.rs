@@ -1,0 +1,31 @@
+use palisade_iommu::{DeviceTlb, FaultProcessing, Space};
+
+/// How requests are to be served: what a guest's table says of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// How their addresses are translated.
+    pub space: Space,
+    /// Whether their faults are recorded.
+    pub fault_processing: FaultProcessing,
+    /// Whether the function may keep their translations in a TLB of its own.
+    pub device_tlb: DeviceTlb,
+}
+
+impl Terms {
+    /// How a function is served while its guest's unit translates nothing: requests without a PASID pass, and
+    /// nobody is there to answer requests for translations.
+    pub const UNTRANSLATED: Self = Self {
+        device_tlb: DeviceTlb::Blocked,
+        ..Self::new(Space::PassThrough)
+    };
+
+    /// By this space; faults are recorded, and the function may have a TLB.
+    #[must_use]
+    pub const fn new(space: Space) -> Self {
+        Self {
+            space,
+            fault_processing: FaultProcessing::Report,
+            device_tlb: DeviceTlb::Allowed,
+        }
+    }
+}
