@@ -8,7 +8,7 @@ use crate::audit::{Audit, Origin};
 use crate::entry::{FaultProcessing, User};
 use crate::error::{TagName, locked};
 use crate::owners::SliceOwners;
-use crate::{Ats, Fault, FaultReason, Sink};
+use crate::{Ats, Fault, FaultReason, LookedUp, Sink};
 
 /// How many faults without a tenant to tell the host remembers of each function.
 const HOST_LOG_LEN: usize = 64;
@@ -66,6 +66,16 @@ impl Addressee {
                 bdf: binding.guest_bdf,
                 pasid: binding.guest_pasid,
             },
+        }
+    }
+}
+
+impl Addressee {
+    /// Has the tenant look for an entry of a tag that has none.
+    pub(crate) fn look_up(&self) -> LookedUp {
+        match self {
+            Self::Tenant { sink, bdf, pasid } => sink.look_up(*bdf, *pasid),
+            Self::Nobody | Self::Host => LookedUp::Nothing,
         }
     }
 }

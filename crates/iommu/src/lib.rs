@@ -61,7 +61,8 @@ pub use owners::SliceOwner;
 pub use port::{DmaError, DmaPort, OnMiss, Partial, PieceOfWork, Privilege, Requester, Side};
 pub use reason::FaultReason;
 pub use report::{
-    Fault, GroupIndex, PageRequest, PageResponse, PageWaiter, PlaceInGroup, QueueFull, Sink,
+    Fault, GroupIndex, LookedUp, PageRequest, PageResponse, PageWaiter, PlaceInGroup, QueueFull,
+    Sink,
 };
 pub use space::{
     AccessedDirty, ExecuteRequests, ExtendedAccessed, FirstStage, Levels, NoExecute, PageWalkSnoop,

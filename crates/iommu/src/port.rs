@@ -10,7 +10,7 @@ use crate::function::Function;
 use crate::resolve::Blocked;
 use crate::tlb::{Found, Key, Kind};
 use crate::walk::Mend;
-use crate::{Ats, FaultReason};
+use crate::{Ats, FaultReason, LookedUp};
 
 mod copy;
 mod page_request;
@@ -297,6 +297,7 @@ impl Job {
             caches,
         } = port;
         let mut done = 0;
+        let mut search = Search::Possible;
         while done < self.len_bytes {
             let goal = self.len_bytes.min(done.saturating_add(CHUNK_BYTES));
             let in_flight = presence.enter(goal - done);
@@ -324,6 +325,9 @@ impl Job {
             drop(in_flight);
             if let Some(blocked) = blocked {
                 presence.leave();
+                if search.finds_entry(&blocked) {
+                    continue;
+                }
                 return Err(conclude(function, self.by, *blocked));
             }
         }
@@ -363,6 +367,26 @@ impl Job {
     fn failed(&self, function: &Function, done: u64, error: MemoryError) -> Box<Blocked> {
         let here = Iova::new(self.at.get().saturating_add(done));
         function.memory_failed(self.by.tag, here, self.access, error)
+    }
+}
+
+/// Whether an access that finds nothing bound to its tag may have its tenant look once more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Search {
+    Possible,
+    Over,
+}
+
+impl Search {
+    /// Has the tenant's unit look for the entry that a request lacks. Nothing is in flight.
+    #[cold]
+    fn finds_entry(&mut self, blocked: &Blocked) -> bool {
+        let lacks_entry = blocked.fault.reason == FaultReason::PasidEntryNotPresent;
+        if *self == Self::Over || !lacks_entry {
+            return false;
+        }
+        *self = Self::Over;
+        blocked.addressee.look_up() == LookedUp::Bound
     }
 }
 

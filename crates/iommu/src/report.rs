@@ -62,7 +62,7 @@ pub struct PageRequest {
     pub access: Access,
     /// The group that the answer must name.
     pub group: GroupIndex,
-    /// Whether the group is complete. The platform makes groups of one request each.
+    /// Whether the group is complete.
     pub last_in_group: PlaceInGroup,
 }
 
@@ -82,6 +82,15 @@ pub enum PageResponse {
 #[error("the page request queue is full: the guest must take requests from it")]
 pub struct QueueFull;
 
+/// What came of looking for an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookedUp {
+    /// There is none: the request is refused.
+    Nothing,
+    /// It is bound: the request is made again, once.
+    Bound,
+}
+
 /// Where a tenant's faults and page requests go: its unit.
 ///
 /// Called from the thread that made the access, never while the platform holds a lock or counts the
@@ -89,6 +98,13 @@ pub struct QueueFull;
 pub trait Sink: Send + Sync {
     /// A request was refused.
     fn fault(&self, fault: Fault);
+
+    /// A request found nothing bound to its tag, and is about to be refused. Who is not told of new entries
+    /// looks for one now, and binds it, as hardware that does not cache entries which are not present
+    /// (VT-d §6.1).
+    fn look_up(&self, _bdf: Bdf, _pasid: Option<GuestPasid>) -> LookedUp {
+        LookedUp::Nothing
+    }
 
     /// A device needs a page. The answer comes later by
     /// [`FunctionHandle::respond`](crate::FunctionHandle::respond).

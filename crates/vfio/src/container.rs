@@ -1,8 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use palisade_ioasid::{Hold, PasidSet};
-use palisade_iommu::{Claim, FunctionHandle, Sharing, Sink, Space, UserId};
+use palisade_ioasid::{Hold, IoasidError, PasidSet};
+use palisade_iommu::{Claim, FunctionHandle, LookedUp, Sharing, Sink, Space, UserId};
 use palisade_memory::GuestMemory;
 use palisade_units::{Bdf, GuestPasid, HostPasid, PasidTag};
 
@@ -117,12 +117,18 @@ impl Container {
     }
 
     /// The PASID of the host for a number that the guest gives to one of its functions. It is this
-    /// tenant's, whatever the guest wrote.
+    /// tenant's, whatever the guest wrote. One that is not known is looked for by the tenant's unit, if that
+    /// is not told of new entries; so whatever the unit may hold is not held by the caller.
     ///
     /// # Errors
     /// [`VfioError::NotAttached`] (ENODEV); an unknown number is ENOENT.
     pub fn translate(&self, guest_bdf: Bdf, guest: GuestPasid) -> Result<Hold, VfioError> {
         self.inner.endpoint(guest_bdf)?;
+        match self.inner.set.find_guest(guest) {
+            Err(IoasidError::GuestNotFound { .. })
+                if self.inner.outlet.look_up(guest_bdf, Some(guest)) == LookedUp::Bound => {}
+            found => return Ok(found?),
+        }
         Ok(self.inner.set.find_guest(guest)?)
     }
 

@@ -1,6 +1,7 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use palisade_iommu::{Fault, PageRequest, QueueFull, Sink};
+use palisade_iommu::{Fault, LookedUp, PageRequest, QueueFull, Sink};
+use palisade_units::{Bdf, GuestPasid};
 
 /// Where the platform sends a tenant's faults and page requests: on to the tenant's unit, if it is
 /// there. The unit owns the container, so this end knows it weakly.
@@ -25,6 +26,11 @@ impl Sink for Outlet {
         if let Some(unit) = self.unit() {
             unit.fault(fault);
         }
+    }
+
+    fn look_up(&self, bdf: Bdf, pasid: Option<GuestPasid>) -> LookedUp {
+        self.unit()
+            .map_or(LookedUp::Nothing, |unit| unit.look_up(bdf, pasid))
     }
 
     fn page_request(&self, request: PageRequest) -> Result<(), QueueFull> {

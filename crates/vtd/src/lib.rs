@@ -34,4 +34,4 @@ pub mod dmar;
 pub mod spec;
 
 pub use state::{RestoreError, UnitState, Unreadable};
-pub use unit::{MessageSignal, Unit, UnitConfig, VcmdLayout};
+pub use unit::{CachingMode, MessageSignal, Unit, UnitConfig, VcmdLayout};

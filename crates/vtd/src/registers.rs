@@ -13,6 +13,8 @@ use crate::spec::queue::{
 use crate::spec::register::{self as reg, REGISTERS, Register, Width};
 use crate::spec::virtual_command::{Layout, VirtualCommand, VirtualResponse};
 
+use crate::unit::{CachingMode, UnitConfig};
+
 mod event;
 mod faults;
 mod page_requests;
@@ -56,7 +58,7 @@ const _: () = assert!(QWORDS as u64 * 8 == reg::REGISTER_PAGE_BYTES);
 
 /// The registers of one unit. Nothing of it calls out: it may be used under a lock.
 pub(crate) struct Registers {
-    layout: Option<Layout>,
+    config: UnitConfig,
     page: Box<[u64; QWORDS]>,
     records: FaultRecords,
     /// The root table address that SRTP took over (VT-d §11.4.5).
@@ -65,10 +67,10 @@ pub(crate) struct Registers {
 }
 
 impl Registers {
-    /// The registers after reset; with a layout, virtual commands are offered.
-    pub(crate) fn new(layout: Option<Layout>) -> Self {
+    /// The registers after reset.
+    pub(crate) fn new(config: UnitConfig) -> Self {
         let mut registers = Self {
-            layout,
+            config,
             page: Box::new([0; QWORDS]),
             records: FaultRecords::new(),
             root: RootTableAddress::new(),
@@ -87,7 +89,11 @@ impl Registers {
         for register in REGISTERS {
             self.set(register.offset, register.width, register.reset);
         }
-        if let Some(layout) = self.layout {
+        if self.config.caching_mode == CachingMode::Off {
+            let capabilities = crate::spec::capability::CAPABILITIES.with_caching_mode(false);
+            self.set_qword(reg::CAP, capabilities.into_bits());
+        }
+        if let Some(layout) = self.config.vcmd.layout() {
             let extended = crate::spec::capability::EXTENDED.with_virtual_commands(true);
             self.set_qword(reg::ECAP, extended.into_bits());
             for register in layout.registers() {
@@ -120,7 +126,7 @@ impl Registers {
                 self.write_register(register, written, &mut effects);
             }
         }
-        if let Some(layout) = self.layout {
+        if let Some(layout) = self.config.vcmd.layout() {
             self.write_virtual_command(layout, offset_bytes, from, &mut effects);
         }
         if self.records.write(offset_bytes, from) {
@@ -194,7 +200,7 @@ impl Registers {
 
     /// Ends a virtual command.
     pub(crate) fn respond(&mut self, response: VirtualResponse) {
-        if let Some(layout) = self.layout {
+        if let Some(layout) = self.config.vcmd.layout() {
             self.response_pending = false;
             self.set_qword(layout.response_offset(), layout.encode_response(response));
         }

@@ -1,8 +1,10 @@
 //! What the platform reports: faults become records, page requests become descriptors, both in the
 //! guest's names. Called by engines while the guest works on the registers.
 
-use palisade_iommu::{Ats, Fault, FaultProcessing, FaultReason, PageRequest, QueueFull, Sink};
-use palisade_units::{Access, GuestPasid};
+use palisade_iommu::{
+    Ats, Fault, FaultProcessing, FaultReason, LookedUp, PageRequest, QueueFull, Sink,
+};
+use palisade_units::{Access, Bdf, GuestPasid};
 
 use crate::Unit;
 use crate::registers::TranslationState;
@@ -53,6 +55,10 @@ impl Sink for Unit {
         }
         let message = self.registers().record(record);
         self.send(message);
+    }
+
+    fn look_up(&self, function: Bdf, pasid: Option<GuestPasid>) -> LookedUp {
+        self.look_up_entry(function, pasid)
     }
 
     fn page_request(&self, request: PageRequest) -> Result<(), QueueFull> {

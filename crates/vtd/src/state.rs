@@ -17,7 +17,6 @@ use palisade_vfio::{Container, VfioError};
 use crate::config_space::PresenceState;
 use crate::registers::{Effect, Registers, RegistersState, TranslationState};
 use crate::sink::Group;
-use crate::spec::virtual_command::Layout;
 use crate::{MessageSignal, Unit, UnitConfig, VcmdLayout};
 
 mod codec;
@@ -28,7 +27,7 @@ pub use codec::Unreadable;
 /// [`Unit::restored`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitState {
-    vcmd: VcmdLayout,
+    config: UnitConfig,
     registers: RegistersState,
     presence: PresenceState,
     /// Page request groups of which the guest was told and that it has not answered.
@@ -73,26 +72,18 @@ impl UnitState {
     /// How the unit was made.
     #[must_use]
     pub fn config(&self) -> UnitConfig {
-        UnitConfig { vcmd: self.vcmd }
+        self.config
     }
 
     fn check(&self) -> Result<(), &'static str> {
         if self.allocated.iter().any(|guest| guest.get() == 0) {
             return Err("PASID 0 cannot be allocated");
         }
-        if self.vcmd == VcmdLayout::Off && !self.allocated.is_empty() {
+        if self.config.vcmd == VcmdLayout::Off && !self.allocated.is_empty() {
             return Err("PASIDs were allocated without virtual commands");
         }
         crate::config_space::Presence::new().restore(&self.presence)?;
-        self.registers.check(layout(self.vcmd))
-    }
-}
-
-fn layout(vcmd: VcmdLayout) -> Option<Layout> {
-    match vcmd {
-        VcmdLayout::Off => None,
-        VcmdLayout::Current => Some(Layout::Current),
-        VcmdLayout::Older => Some(Layout::Older),
+        self.registers.check(self.config)
     }
 }
 
@@ -103,17 +94,12 @@ impl Unit {
     pub fn save(&self) -> UnitState {
         let _work = self.work();
         self.forget_requests_that_are_over();
-        let (registers, vcmd) = {
+        let (registers, config) = {
             let registers = self.registers();
-            let vcmd = match registers.layout() {
-                None => VcmdLayout::Off,
-                Some(Layout::Current) => VcmdLayout::Current,
-                Some(Layout::Older) => VcmdLayout::Older,
-            };
-            (registers.save(), vcmd)
+            (registers.save(), registers.config())
         };
         UnitState {
-            vcmd,
+            config,
             registers,
             presence: self.presence.save(),
             owed: self.asked.owed(),
@@ -145,7 +131,7 @@ impl Unit {
         unit.asked.restart(state.owed.clone());
         let (unanswered, translation, behind) = {
             let mut registers = unit.registers();
-            *registers = Registers::restored(layout(state.vcmd), &state.registers);
+            *registers = Registers::restored(state.config, &state.registers);
             let behind = registers.queue_runs() && registers.queue_head() != registers.queue_tail();
             (
                 registers.unanswered_command(),

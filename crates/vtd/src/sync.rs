@@ -4,7 +4,7 @@
 //! container alone knows what is bound. One PASID costs a few reads for each function; everything costs
 //! what is present.
 
-use palisade_iommu::{Cached, IommuError, Space};
+use palisade_iommu::{Cached, IommuError, LookedUp, Space};
 use palisade_units::{Bdf, GuestPasid};
 use palisade_vfio::{GuestScope, SpaceKey, Terms, VfioError};
 
@@ -15,6 +15,7 @@ use crate::spec::DomainId;
 use crate::spec::command::TranslationTableMode;
 use crate::spec::descriptor::{FunctionMask, LeafHint, PageRange};
 use crate::tables::{Found, Tables, Tag};
+use crate::unit::CachingMode;
 
 mod domains;
 mod pending;
@@ -194,6 +195,38 @@ impl Unit {
             })
             .collect();
         self.settle(&wanted, budget);
+    }
+
+    /// Looks for the entry of a request that found none bound. In caching mode there is nothing to look for:
+    /// that there is none is cached, until software tells otherwise.
+    pub(crate) fn look_up_entry(&self, function: Bdf, pasid: Option<GuestPasid>) -> LookedUp {
+        if self.registers().config().caching_mode == CachingMode::On {
+            return LookedUp::Nothing;
+        }
+        let _work = self.work();
+        let Some(tables) = self.tables() else {
+            return LookedUp::Nothing;
+        };
+        let key = pasid.map_or(SpaceKey::WithoutPasid, SpaceKey::Pasid);
+        let Ok(found) = tables.look_up(function, tag(key)) else {
+            return LookedUp::Nothing;
+        };
+        match self.bind(function, key, found) {
+            Ok(()) => return LookedUp::Bound,
+            // Other functions on the parent have what the entry was before.
+            Err(error) if is_busy(&error) => {
+                if let Some(pasid) = pasid {
+                    self.synchronise_pasid(pasid, None, &mut Budget::endless());
+                }
+            }
+            Err(error) => self.say_unbound(function, &error),
+        }
+        let mut bound = self.container.bound(function).into_iter();
+        if bound.any(|(other, _)| other == key) {
+            LookedUp::Bound
+        } else {
+            LookedUp::Nothing
+        }
     }
 
     /// Unbinds what is no longer there, then binds what is.

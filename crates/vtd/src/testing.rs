@@ -26,7 +26,7 @@ use crate::spec::queue::{
 use crate::spec::register as reg;
 use crate::spec::root::RootEntry;
 use crate::spec::{DomainId, event::EventControl};
-use crate::{MessageSignal, Unit, UnitConfig, VcmdLayout};
+use crate::{CachingMode, MessageSignal, Unit, UnitConfig, VcmdLayout};
 
 pub(crate) use space::Space;
 
@@ -79,6 +79,7 @@ pub(crate) struct Rig {
 
 pub(crate) struct Setup {
     pub(crate) vcmd: VcmdLayout,
+    pub(crate) caching_mode: CachingMode,
     pub(crate) quota: u32,
 }
 
@@ -86,6 +87,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             vcmd: VcmdLayout::Off,
+            caching_mode: CachingMode::On,
             quota: 32,
         }
     }
@@ -109,7 +111,10 @@ impl Rig {
         let shared = SharedMemory::create("guest", MEMORY_BYTES).unwrap();
         let messages = Arc::new(Messages::default());
         let unit = Unit::new(
-            UnitConfig { vcmd: setup.vcmd },
+            UnitConfig {
+                vcmd: setup.vcmd,
+                caching_mode: setup.caching_mode,
+            },
             container.clone(),
             connection(&shared),
             Arc::clone(&messages) as Arc<dyn MessageSignal>,

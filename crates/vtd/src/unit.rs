@@ -33,11 +33,34 @@ pub enum VcmdLayout {
     Older,
 }
 
+impl VcmdLayout {
+    pub(crate) const fn layout(self) -> Option<Layout> {
+        match self {
+            Self::Off => None,
+            Self::Current => Some(Layout::Current),
+            Self::Older => Some(Layout::Older),
+        }
+    }
+}
+
+/// CM: whether software tells the unit of entries that were not present before (VT-d §6.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CachingMode {
+    /// It does. Without virtual hardware nobody asks for this; guests that take their PASIDs from the host do
+    /// so under it alone.
+    #[default]
+    On,
+    /// It need not: the unit looks at the tables when a request finds nothing.
+    Off,
+}
+
 /// How a unit is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnitConfig {
     /// Whether guests take their PASIDs from the host.
     pub vcmd: VcmdLayout,
+    /// Whether guests tell of new entries.
+    pub caching_mode: CachingMode,
 }
 
 /// How a unit interrupts its guest.
@@ -101,16 +124,11 @@ impl Unit {
         memory: GuestMemory,
         messages: Arc<dyn MessageSignal>,
     ) -> Arc<Self> {
-        let layout = match config.vcmd {
-            VcmdLayout::Off => None,
-            VcmdLayout::Current => Some(Layout::Current),
-            VcmdLayout::Older => Some(Layout::Older),
-        };
         let unit = Arc::new(Self {
             container,
             memory,
             messages,
-            registers: Mutex::new(Registers::new(layout)),
+            registers: Mutex::new(Registers::new(config)),
             work: Mutex::new(()),
             behind: AtomicBool::new(false),
             presence: Presence::new(),
@@ -366,6 +384,8 @@ impl std::fmt::Debug for Unit {
 
 #[cfg(test)]
 mod boot;
+#[cfg(test)]
+mod caching_mode;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]

@@ -64,7 +64,10 @@ impl Host {
         let memory = GuestMemory::new();
         let signal = Arc::clone(&messages) as Arc<dyn MessageSignal>;
         let unit = Unit::new(
-            UnitConfig { vcmd },
+            UnitConfig {
+                vcmd,
+                ..UnitConfig::default()
+            },
             container.clone(),
             memory.clone(),
             signal,

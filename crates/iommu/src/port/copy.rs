@@ -1,7 +1,7 @@
 use palisade_memory::MemoryError;
 use palisade_units::{Access, Iova, PAGE_BYTES};
 
-use super::{CHUNK_BYTES, DmaError, DmaPort, Job, Requester, conclude};
+use super::{CHUNK_BYTES, DmaError, DmaPort, Job, Requester, Search, conclude};
 use crate::caches::Caches;
 use crate::tlb::{Found, Key};
 
@@ -107,6 +107,7 @@ impl DmaPort {
         } = self;
         let len_bytes = read.len_bytes;
         let mut done = 0;
+        let mut search = Search::Possible;
         while done < len_bytes {
             let goal = len_bytes.min(done.saturating_add(CHUNK_BYTES));
             let in_flight = presence.enter(goal - done);
@@ -155,6 +156,9 @@ impl DmaPort {
             drop(in_flight);
             if let Some((blocked, side)) = blocked {
                 presence.leave();
+                if search.finds_entry(&blocked) {
+                    continue;
+                }
                 let by = match side {
                     Side::Source => read.by,
                     Side::Destination => write.by,

@@ -63,6 +63,58 @@ fn r62_r66_a_request_reaches_the_guest_in_its_names_and_each_response_its_waiter
 }
 
 #[test]
+fn r62_a_group_of_several_pages_has_one_index_and_one_answer() {
+    let tenant = Tenant::alone();
+    let (function, _claim, pasid) = bound(&tenant);
+    let (port, answers) = (function.port(), Answers::default());
+    let wanted = [
+        (Iova::new(0x5123), Access::READ),
+        (Iova::new(0x9000), Access::WRITE),
+        (Iova::new(0x7fff), Access::READ),
+    ];
+    port.request_pages(by(pasid), wanted[0], &wanted[1..], answers.waiter())
+        .unwrap();
+    let requests = tenant.sink.requests();
+    let group = requests[0].group;
+    let seen: Vec<_> = requests
+        .iter()
+        .map(|request| (request.at.get(), request.access, request.last_in_group))
+        .collect();
+    let expected = [
+        (0x5000, Access::READ, PlaceInGroup::MoreFollow),
+        (0x9000, Access::WRITE, PlaceInGroup::MoreFollow),
+        (0x7000, Access::READ, PlaceInGroup::Last),
+    ];
+    assert_eq!(seen, expected);
+    assert!(requests.iter().all(|request| request.group == group));
+    assert_eq!(function.outstanding_page_requests(), 1);
+    assert_eq!(answers.take(), []);
+    function
+        .respond(pasid, group, PageResponse::Success)
+        .unwrap();
+    assert_eq!(answers.take(), [PageResponse::Success]);
+    assert!(
+        function
+            .respond(pasid, group, PageResponse::Success)
+            .is_err(),
+        "once"
+    );
+}
+
+#[test]
+fn r64_a_group_that_does_not_get_in_fails_as_a_whole_and_once() {
+    let tenant = Tenant::alone();
+    let (function, _claim, pasid) = bound(&tenant);
+    let (port, answers) = (function.port(), Answers::default());
+    *tenant.sink.is_full.lock().unwrap() = true;
+    let page = (Iova::new(0x5000), Access::READ);
+    port.request_pages(by(pasid), page, &[page; 3], answers.waiter())
+        .unwrap();
+    assert_eq!(answers.take(), [PageResponse::Failure]);
+    assert_eq!(function.outstanding_page_requests(), 0);
+}
+
+#[test]
 fn r62_a_page_that_was_asked_for_is_reached_once_the_guest_has_mapped_it() {
     let (iommu, tenant) = (Iommu::new(), Tenant::alone());
     let function = function(&iommu);

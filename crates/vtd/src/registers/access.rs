@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::spec::command::Granularity;
 use crate::spec::fault::{FaultCode, FaultRecord, RequestKind};
+use crate::unit::VcmdLayout;
 
 fn write32(registers: &mut Registers, offset: u64, value: u32) -> Vec<Effect> {
     registers.write(offset, &value.to_le_bytes())
@@ -35,7 +36,7 @@ fn a_fault() -> FaultRecord {
 
 /// Registers after some writes, some faults and every status that software clears.
 fn used(writes: &[(u64, u64)], faults: usize) -> Registers {
-    let mut registers = Registers::new(None);
+    let mut registers = Registers::new(UnitConfig::default());
     for (offset, value) in writes {
         registers.write(*offset, &value.to_le_bytes());
     }
@@ -81,7 +82,7 @@ proptest! {
 
 #[test]
 fn the_tail_moves_with_either_half() {
-    let mut registers = Registers::new(None);
+    let mut registers = Registers::new(UnitConfig::default());
     write32(&mut registers, reg::IQT, 0x7_ffff);
     assert_eq!(registers.queue_tail(), 0x7_fff0);
     let moved = write32(&mut registers, reg::IQT + 4, u32::MAX);
@@ -95,7 +96,7 @@ fn a_command_starts_with_the_half_that_has_its_bit() {
         (reg::CCMD, 0x0080_0005, 1 << 31 | 3 << 29),
         (reg::IOTLB, 0, 1 << 31 | 1 << 28 | 0x5),
     ] {
-        let mut registers = Registers::new(None);
+        let mut registers = Registers::new(UnitConfig::default());
         assert_eq!(write32(&mut registers, register, low), []);
         let started = write32(&mut registers, register + 4, high);
         match started.as_slice() {
@@ -149,7 +150,7 @@ fn an_error_and_a_time_out_stop_the_queue() {
         (FaultStatus::COMPLETION_ERROR, true),
         (FaultStatus::OVERFLOW, true),
     ] {
-        let mut registers = Registers::new(None);
+        let mut registers = Registers::new(UnitConfig::default());
         registers.set_status(Command::QUEUED_INVALIDATION_ENABLE, Switch::On);
         registers.raise_fault_event(status);
         assert_eq!(registers.queue_runs(), runs, "{status:?}");
@@ -160,7 +161,7 @@ fn an_error_and_a_time_out_stop_the_queue() {
 
 #[test]
 fn the_record_of_a_queue_error_stays_until_the_next_one() {
-    let mut registers = Registers::new(None);
+    let mut registers = Registers::new(UnitConfig::default());
     registers.stop_queue(QueueError::ReservedField);
     write32(&mut registers, reg::FSTS, 1 << 4);
     assert_eq!(dword(&registers, reg::IQER), 4);
@@ -172,7 +173,7 @@ fn the_record_of_a_queue_error_stays_until_the_next_one() {
 
 #[test]
 fn the_completion_event_waits_behind_its_mask_and_goes_with_its_status() {
-    let mut registers = Registers::new(None);
+    let mut registers = Registers::new(UnitConfig::default());
     write32(&mut registers, reg::IEDATA, 0x42);
     write32(&mut registers, reg::IEADDR, 0xfee0_2000);
     assert_eq!(registers.complete_wait(), None);
@@ -197,9 +198,13 @@ fn the_completion_event_waits_behind_its_mask_and_goes_with_its_status() {
 
 #[test]
 fn r55_the_virtual_command_registers_take_what_their_classes_say() {
-    for layout in [Layout::Current, Layout::Older] {
+    for vcmd in [VcmdLayout::Current, VcmdLayout::Older] {
+        let layout = vcmd.layout().unwrap();
         for register in layout.registers() {
-            let mut registers = Registers::new(Some(layout));
+            let mut registers = Registers::new(UnitConfig {
+                vcmd,
+                ..UnitConfig::default()
+            });
             assert_eq!(registers.qword(register.offset), register.reset);
             registers.write(register.offset, &u64::MAX.to_le_bytes());
             let value = registers.qword(register.offset);

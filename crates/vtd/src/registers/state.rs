@@ -5,6 +5,7 @@ use crate::spec::command::{Command, RootTableAddress};
 use crate::spec::event::{EventControl, FaultStatus, FaultStatusRegister};
 use crate::spec::register::{self as reg, REGISTERS, Register, Width};
 use crate::spec::virtual_command::{Layout, VirtualCommand};
+use crate::unit::{UnitConfig, VcmdLayout};
 
 /// The registers of version 1 of the state, in the order in which they stand there: all whose value is
 /// not a constant.
@@ -85,8 +86,8 @@ fn register(offset: u64) -> Option<&'static Register> {
 
 impl Registers {
     /// Where the virtual command registers stand, if they are there.
-    pub(crate) fn layout(&self) -> Option<Layout> {
-        self.layout
+    pub(crate) fn config(&self) -> UnitConfig {
+        self.config
     }
 
     /// What outlives the unit.
@@ -95,8 +96,12 @@ impl Registers {
             let width = register(offset).map_or(Width::Qword, |register| register.width);
             self.get(offset, width)
         };
-        let of_layout =
-            |offset: fn(Layout) -> u64| self.layout.map_or(0, |layout| self.qword(offset(layout)));
+        let of_layout = |offset: fn(Layout) -> u64| {
+            self.config
+                .vcmd
+                .layout()
+                .map_or(0, |layout| self.qword(offset(layout)))
+        };
         RegistersState {
             values: KEPT.map(value),
             root: self.root.into_bits(),
@@ -109,15 +114,15 @@ impl Registers {
     }
 
     /// The registers as they were saved. What is constant is this unit's own.
-    pub(crate) fn restored(layout: Option<Layout>, state: &RegistersState) -> Self {
-        let mut registers = Self::new(layout);
+    pub(crate) fn restored(config: UnitConfig, state: &RegistersState) -> Self {
+        let mut registers = Self::new(config);
         for (offset, value) in KEPT.into_iter().zip(state.values) {
             let width = register(offset).map_or(Width::Qword, |register| register.width);
             registers.set(offset, width, value);
         }
         registers.root = RootTableAddress::from_bits(state.root);
         registers.records = FaultRecords::restored(&state.records, state.positions);
-        if let Some(layout) = layout {
+        if let Some(layout) = config.vcmd.layout() {
             registers.set_qword(layout.command_offset(), state.virtual_command);
             registers.set_qword(layout.response_offset(), state.virtual_response);
             registers.response_pending = state.response_pending;
@@ -127,7 +132,8 @@ impl Registers {
 
     /// The virtual command that has no response yet.
     pub(crate) fn unanswered_command(&self) -> Option<VirtualCommand> {
-        let layout = self.layout.filter(|_| self.response_pending)?;
+        let layout = self.config.vcmd.layout();
+        let layout = layout.filter(|_| self.response_pending)?;
         Some(layout.decode_command(self.qword(layout.command_offset())))
     }
 }
@@ -137,7 +143,7 @@ impl RegistersState {
     ///
     /// # Errors
     /// What is wrong.
-    pub(crate) fn check(&self, layout: Option<Layout>) -> Result<(), &'static str> {
+    pub(crate) fn check(&self, config: UnitConfig) -> Result<(), &'static str> {
         for (offset, value) in KEPT.into_iter().zip(self.values) {
             let known =
                 register(offset).map_or(0, |register| register.writable | register.clear_on_one);
@@ -151,7 +157,7 @@ impl RegistersState {
         }
         let quiet =
             self.virtual_command == 0 && self.virtual_response == 0 && !self.response_pending;
-        if layout.is_none() && !quiet {
+        if config.vcmd == VcmdLayout::Off && !quiet {
             return Err("there is a virtual command, and none are offered");
         }
         let indexes = self.records.iter().map(|(index, _)| *index);
@@ -159,7 +165,7 @@ impl RegistersState {
         if !filled || !indexes.is_sorted_by(|one, next| one < next) {
             return Err("the fault records are not in their order");
         }
-        let mut registers = Registers::restored(layout, self);
+        let mut registers = Registers::restored(config, self);
         let saved = registers.dword(reg::FSTS);
         registers.update_fault_status(registers.fault_status());
         if registers.dword(reg::FSTS) != saved {

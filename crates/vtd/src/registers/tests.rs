@@ -4,9 +4,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::spec::event::EventControl;
 use crate::spec::fault::{FaultCode, FaultRecord, RequestKind};
+use crate::unit::VcmdLayout;
 
 fn registers() -> Registers {
-    Registers::new(Some(Layout::Current))
+    Registers::new(UnitConfig {
+        vcmd: VcmdLayout::Current,
+        ..UnitConfig::default()
+    })
 }
 
 fn write32(registers: &mut Registers, offset: u64, value: u32) -> Vec<Effect> {
@@ -243,8 +247,12 @@ fn clearing_a_queue_error_lets_the_queue_go_on() {
 
 #[test]
 fn r55_the_response_and_capability_registers_are_read_only() {
-    for layout in [Layout::Current, Layout::Older] {
-        let mut registers = Registers::new(Some(layout));
+    for vcmd in [VcmdLayout::Current, VcmdLayout::Older] {
+        let layout = vcmd.layout().unwrap();
+        let mut registers = Registers::new(UnitConfig {
+            vcmd,
+            ..UnitConfig::default()
+        });
         for offset in [layout.response_offset(), layout.capability_offset()] {
             let before = registers.qword(offset);
             assert_eq!(write64(&mut registers, offset, u64::MAX), []);
@@ -257,7 +265,7 @@ fn r55_the_response_and_capability_registers_are_read_only() {
 
 #[test]
 fn r55_without_virtual_commands_their_registers_are_not_there() {
-    let mut registers = Registers::new(None);
+    let mut registers = Registers::new(UnitConfig::default());
     assert_eq!(registers.qword(reg::ECAP) >> 44 & 1, 0, "VCS");
     for offset in reg::VIRTUAL_COMMANDS.step_by(8) {
         assert_eq!(write64(&mut registers, offset, 1), []);
@@ -267,8 +275,12 @@ fn r55_without_virtual_commands_their_registers_are_not_there() {
 
 #[test]
 fn r55_a_write_while_a_response_is_pending_is_ignored() {
-    for layout in [Layout::Current, Layout::Older] {
-        let mut registers = Registers::new(Some(layout));
+    for vcmd in [VcmdLayout::Current, VcmdLayout::Older] {
+        let layout = vcmd.layout().unwrap();
+        let mut registers = Registers::new(UnitConfig {
+            vcmd,
+            ..UnitConfig::default()
+        });
         let allocate = layout.encode_command(VirtualCommand::AllocatePasid);
         assert_eq!(
             write64(&mut registers, layout.command_offset(), allocate),

@@ -62,6 +62,47 @@ fn r16_r66_a_fault_is_recorded_in_the_guests_names() {
 }
 
 #[test]
+fn r62_r64_a_group_of_several_pages_is_answered_once_and_asked_for_again_where_it_found_no_room() {
+    let mut rig = Rig::booted();
+    let space = Space::new(&mut rig);
+    rig.bind(pasid(5), &space);
+    let queue = rig.set_page_request_queue(0);
+    let ask = |rig: &Rig| {
+        let (to, from) = channel();
+        let waiter = Box::new(move |response| {
+            let _ = to.send(response);
+        });
+        let pages = [0, 0x3000, 0x8000].map(|offset| {
+            let at = AT.checked_add(offset).unwrap();
+            (at, Access::WRITE)
+        });
+        let by = Rig::asking(pasid(5));
+        rig.port()
+            .request_pages(by, pages[0], &pages[1..], waiter)
+            .unwrap();
+        from
+    };
+    let from = ask(&rig);
+    let requests = [0, 1, 2].map(|index| rig.page_request(queue, index));
+    let places = requests.map(|request| request.place);
+    use palisade_iommu::PlaceInGroup::{Last, MoreFollow};
+    assert_eq!(places, [MoreFollow, MoreFollow, Last]);
+    assert!(requests.iter().all(|one| one.group == requests[0].group));
+    rig.submit(&[answer(5, requests[0].group, ResponseCode::Success)]);
+    assert_eq!(from.try_recv(), Ok(PageResponse::Success));
+    assert!(from.try_recv().is_err(), "once");
+    // The queue has 128 places, one of which stays empty, and nobody takes anything out.
+    let groups: Vec<_> = (0..42).map(|_| ask(&rig)).collect();
+    let over = &groups[41];
+    assert_eq!(rig.read32(reg::PRS), OVERFLOW | PENDING);
+    assert!(over.try_recv().is_err(), "while the queue is full");
+    rig.write64(reg::PQH, rig.read64(reg::PQT));
+    rig.write32(reg::PRS, OVERFLOW);
+    assert_eq!(over.try_recv(), Ok(PageResponse::Success), "to ask again");
+    assert!(groups[0].try_recv().is_err(), "the guest has that one");
+}
+
+#[test]
 fn r66_the_hosts_number_of_a_pasid_never_shows() {
     let mut rig = Rig::booted();
     let space = Space::new(&mut rig);

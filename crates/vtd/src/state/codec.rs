@@ -16,11 +16,13 @@ use palisade_iommu::GroupIndex;
 use palisade_units::{Bdf, GuestPasid, PASID_COUNT};
 
 use super::UnitState;
-use crate::VcmdLayout;
 use crate::config_space::{CONFIG_BYTES, PresenceState};
 use crate::registers::{KEPT, RegistersState};
 use crate::sink::{CAPACITY, Group};
+use crate::{CachingMode, UnitConfig, VcmdLayout};
 
+/// In the byte that says how the unit was made, beside the layout of virtual commands.
+const CACHING_MODE_OFF: u8 = 1 << 7;
 const MAGIC: &[u8; 8] = b"palisvtd";
 /// The version that is written, and the only one that is read.
 pub(super) const VERSION: u32 = 1;
@@ -93,12 +95,16 @@ pub(super) fn encode(state: &UnitState) -> Vec<u8> {
         body.extend(len_u32(&bytes).to_le_bytes());
         body.extend(bytes);
     };
-    let vcmd = match state.vcmd {
+    let vcmd = match state.config.vcmd {
         VcmdLayout::Off => 0,
         VcmdLayout::Current => 1,
         VcmdLayout::Older => 2,
     };
-    section(kind::CONFIG, vec![vcmd]);
+    let caching_mode = match state.config.caching_mode {
+        CachingMode::On => 0,
+        CachingMode::Off => CACHING_MODE_OFF,
+    };
+    section(kind::CONFIG, vec![vcmd | caching_mode]);
     let RegistersState {
         values,
         root,
@@ -245,11 +251,16 @@ impl<'a> Rest<'a> {
 fn decode_body(body: &[u8]) -> Read<UnitState> {
     let mut body = Rest(body);
     let mut section = body.section(kind::CONFIG)?;
-    let vcmd = match section.array()? {
-        [0] => VcmdLayout::Off,
-        [1] => VcmdLayout::Current,
-        [2] => VcmdLayout::Older,
+    let [config]: [u8; 1] = section.array()?;
+    let vcmd = match config & !CACHING_MODE_OFF {
+        0 => VcmdLayout::Off,
+        1 => VcmdLayout::Current,
+        2 => VcmdLayout::Older,
         _ => return Err("the layout of virtual commands is not known"),
+    };
+    let caching_mode = match config & CACHING_MODE_OFF {
+        0 => CachingMode::On,
+        _ => CachingMode::Off,
     };
     section.end()?;
     let mut section = body.section(kind::REGISTERS)?;
@@ -295,7 +306,7 @@ fn decode_body(body: &[u8]) -> Read<UnitState> {
     })?;
     body.end()?;
     Ok(UnitState {
-        vcmd,
+        config: UnitConfig { vcmd, caching_mode },
         registers: RegistersState {
             values,
             root,

@@ -12,7 +12,7 @@ use crate::spec::context::ContextFlags;
 use crate::spec::descriptor::{InvDescriptor, PageGroupResponse, ResponseCode};
 use crate::spec::page_request::GroupIndex;
 use crate::spec::register as reg;
-use crate::spec::virtual_command::{VirtualCommand, VirtualResponse};
+use crate::spec::virtual_command::{Layout, VirtualCommand, VirtualResponse};
 use crate::testing::{FUNCTION, Messages, Rig, Setup, Space, connection, pasid};
 
 mod golden;

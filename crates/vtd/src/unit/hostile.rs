@@ -100,7 +100,7 @@ proptest! {
         steps in proptest::collection::vec(a_step(), 0..80),
     ) {
         let vcmd = if older { VcmdLayout::Older } else { VcmdLayout::Current };
-        let mut rig = Rig::with(Setup { vcmd, quota: 8 });
+        let mut rig = Rig::with(Setup { vcmd, quota: 8, ..Setup::default() });
         if boots {
             rig.boot();
             let space = Space::with_page(&mut rig, Iova::new(0x7000), 1);

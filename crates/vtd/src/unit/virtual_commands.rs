@@ -14,7 +14,11 @@ const LAYOUTS: [(VcmdLayout, Layout); 2] = [
 
 fn rig(vcmd: VcmdLayout) -> Rig {
     // The function's own default PASID, and three for the guest.
-    Rig::with(Setup { vcmd, quota: 4 })
+    Rig::with(Setup {
+        vcmd,
+        quota: 4,
+        ..Setup::default()
+    })
 }
 
 fn allocate(rig: &Rig, layout: Layout) -> VirtualResponse {

@@ -93,7 +93,7 @@ fn bits_that_no_unit_sets_are_refused() {
     refused(|state| state.registers.records.clear());
     refused(|state| state.registers.positions[1] ^= 1);
     refused(|state| state.registers.records.push((0, [1; 16])));
-    refused(|state| state.vcmd = VcmdLayout::Off);
+    refused(|state| state.config.vcmd = VcmdLayout::Off);
     refused(|state| state.presence.header[0] ^= 1);
     refused(|state| {
         state.allocated.insert(pasid(0));
