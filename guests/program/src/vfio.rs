@@ -37,6 +37,15 @@ const QUEUE_ENTRIES: u32 = 4;
 /// The largest copy, as a power of two of bytes.
 const LARGEST_SHIFT: u32 = 21;
 
+/// Whether a queue makes use of the translations that the function keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ats {
+    /// It leaves translating to the platform.
+    Off,
+    /// It does, where the kernel lets the function.
+    On,
+}
+
 /// A function that `vfio-pci` has, and the address space that goes with it.
 pub struct Function {
     device: VfioDevice,
@@ -124,7 +133,7 @@ impl Function {
     ///
     /// # Errors
     /// The device refuses a command.
-    pub fn enable_queue(&self) -> anyhow::Result<()> {
+    pub fn enable_queue(&self, ats: Ats) -> anyhow::Result<()> {
         let version = self.load_u32(reg::VERSION);
         ensure!(
             version != 0 && version != u32::MAX,
@@ -134,7 +143,11 @@ impl Function {
         let offsets = self.load_u64(reg::OFFSETS);
         let queue = reg::wqcfg_table_offset(offsets);
         let group = reg::grpcfg_table_offset(offsets);
-        let mode = reg::WQCFG_DEDICATED | 10 << reg::WQCFG_PRIORITY_SHIFT;
+        let ats = match ats {
+            Ats::Off => reg::WQCFG_ATS_DISABLE,
+            Ats::On => 0,
+        };
+        let mode = reg::WQCFG_DEDICATED | ats | 10 << reg::WQCFG_PRIORITY_SHIFT;
         for (word, value) in [
             (queue + reg::WQCFG_SIZE_WORD, QUEUE_ENTRIES),
             (queue + reg::WQCFG_THRESHOLD_WORD, 0),

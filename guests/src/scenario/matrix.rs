@@ -21,6 +21,7 @@ const CHECKS: &[&str] = &[
     "idxd",
     "vfio-bring-up",
     "vfio-copy",
+    "vfio-forgotten",
     "vfio-unmapped",
     "vfio-mapped-again",
     "vfio-given-back",

@@ -10,7 +10,7 @@ use crate::buffer::{Buffer, Pattern};
 use crate::dsa::{Copy, Descriptor, OnFault, Outcome};
 use crate::kernel_log::{self, KernelLog};
 use crate::report::Report;
-use crate::vfio::Function;
+use crate::vfio::{Ats, Function};
 
 const MIB: usize = 1 << 20;
 
@@ -55,17 +55,22 @@ pub(super) fn run(folder: &Path, report: &Report) -> anyhow::Result<()> {
     function.map(SOURCE_IOVA, &bench.source)?;
     function.map(RECORD_IOVA, &bench.record)?;
     function.map(DESTINATION_IOVA, &destination)?;
-    function.enable_queue()?;
+    function.enable_queue(Ats::On)?;
     report.pass("vfio-bring-up", "");
     report.outcome("vfio-copy", bench.copies(&destination));
 
     function.unmap(DESTINATION_IOVA, &destination)?;
+    let unreached = bench.fails(&destination).map(|()| "");
+    report.outcome("vfio-forgotten", unreached);
+    // A request for a translation that there is not is no fault; one that is not translated is.
+    function.enable_queue(Ats::Off)?;
     kernel_log::expect_faults()?;
     report.outcome("vfio-unmapped", bench.unmapped(&destination, folder));
     kernel_log::expect_no_more_faults()?;
 
     let again = Buffer::filled(LEN_BYTES, OTHER)?;
     function.map(DESTINATION_IOVA, &again)?;
+    function.enable_queue(Ats::On)?;
     destination.fill(OTHER);
     let copied = bench.copies(&again).and_then(|copied| {
         destination
@@ -102,10 +107,8 @@ impl Bench<'_> {
         Ok(format!("{} copies up to {MIB} bytes", COPIES.len()))
     }
 
-    /// Nothing changes, and the kernel tells of the fault by the address.
-    fn unmapped(&self, destination: &Buffer, folder: &Path) -> anyhow::Result<String> {
-        let mut log = KernelLog::open()?;
-        log.new_messages()?;
+    /// Nothing changes, whatever the function has kept of what was mapped.
+    fn fails(&self, destination: &Buffer) -> anyhow::Result<()> {
         destination.fill(OTHER);
         let outcome = self.copy(0, 4096, 4096)?;
         match outcome {
@@ -115,7 +118,14 @@ impl Bench<'_> {
             } if bytes_completed > 0 => bail!("{outcome}"),
             _ => {}
         }
-        destination.expect_pattern(0, OTHER, 0, LEN_BYTES)?;
+        destination.expect_pattern(0, OTHER, 0, LEN_BYTES)
+    }
+
+    /// Nothing changes, and the kernel tells of the fault by the address.
+    fn unmapped(&self, destination: &Buffer, folder: &Path) -> anyhow::Result<String> {
+        let mut log = KernelLog::open()?;
+        log.new_messages()?;
+        self.fails(destination)?;
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         // Older kernels leave the bus's domain out.
         let name = name.trim_start_matches("0000:");
