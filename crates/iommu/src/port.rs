@@ -48,7 +48,7 @@ pub enum OnMiss {
 pub struct Requester {
     /// The request's PASID, if it has one.
     pub tag: Option<PasidTag>,
-    /// Its mode.
+    /// Its mode. Without a PASID there is none but user mode.
     pub privilege: Privilege,
     /// What it does on a miss.
     pub on_miss: OnMiss,
@@ -68,18 +68,22 @@ impl Requester {
         }
     }
 
+    /// Mode and execution are told by the prefix that holds the PASID: without one a request is of user mode
+    /// and executes nothing (VT-d §9.4).
     #[inline]
     fn access(self, access: Access) -> Access {
-        match self.privilege {
-            Privilege::User => access,
-            Privilege::Privileged => access | Access::PRIVILEGED,
+        match (self.tag, self.privilege) {
+            (None, _) => access - Access::EXECUTE,
+            (Some(_), Privilege::User) => access,
+            (Some(_), Privilege::Privileged) => access | Access::PRIVILEGED,
         }
     }
 
     #[inline]
     fn kind(self, access: Access) -> Kind {
+        let access = self.access(access);
         let flag = |present: bool, bit| if present { bit } else { 0 };
-        let privileged = flag(self.privilege == Privilege::Privileged, Kind::PRIVILEGED);
+        let privileged = flag(access.contains(Access::PRIVILEGED), Kind::PRIVILEGED);
         let execute = flag(access.contains(Access::EXECUTE), Kind::EXECUTE);
         let of_device = flag(self.ats == Ats::On, Kind::OF_DEVICE);
         Kind::new(self.tag, privileged | execute | of_device)

@@ -32,6 +32,36 @@ fn r66_faults_carry_the_guests_function_and_pasid() {
     assert_eq!(function.faults(), 1);
 }
 
+/// Mode and execution are of the prefix that holds the PASID (VT-d §9.4).
+#[test]
+fn r38_a_request_without_a_pasid_is_of_user_mode_and_reads() {
+    let tenant = Tenant::alone();
+    let function = function(&Iommu::new());
+    let _claim = tenant.own(&function);
+    let process = tenant.process();
+    process.map(0x5000, 0x1000);
+    process.put(0x6000, 1, 0x1000 | 3);
+    let first = FirstStage {
+        supervisor: SupervisorRequests::Allowed,
+        ..FirstStage::new(Gpa::new(process.root), Levels::Four)
+    };
+    for first in [FirstStage::new(first.root, Levels::Four), first] {
+        let binding = tenant.binding(1, Space::FirstStage(first), None);
+        function.bind(None, tenant.hold(), binding).unwrap();
+        let mut port = function.port();
+        let privileged = Requester {
+            privilege: Privilege::Privileged,
+            ..by(None)
+        };
+        let (user, supervisor) = (Iova::new(0x5000), Iova::new(0x6000));
+        assert_eq!(port.read(privileged, user, &mut [0; 8]), Ok(()));
+        assert_eq!(port.fetch(privileged, user, &mut [0; 8]), Ok(()));
+        let refusal = refused(port.read(privileged, supervisor, &mut [0; 8]));
+        assert_eq!(refusal, FaultReason::SupervisorPage);
+        assert_eq!(tenant.sink.faults()[0].access, Access::READ);
+    }
+}
+
 #[test]
 fn r59_fault_processing_disable_suppresses_the_record_but_not_the_refusal() {
     let (iommu, tenant) = (Iommu::new(), Tenant::alone());
