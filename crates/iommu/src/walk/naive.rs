@@ -283,7 +283,7 @@ fn second_turn(
             2 => large && field(entry, 20, 12) != 0,
             _ => false,
         };
-        if wrong || leads_to_table && (bit(entry, 11) || bit(entry, 62)) {
+        if wrong || bit(entry, 62) || leads_to_table && bit(entry, 11) {
             return fault(0x7a);
         }
         entries.push((here, entry));

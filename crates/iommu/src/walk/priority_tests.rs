@@ -240,16 +240,13 @@ impl Defects {
                     scene.change_second(page, level, |word| word & !3);
                 },
             );
-            // The last entry has no reserved bits.
-            if level > 1 {
-                self.add(
-                    0x7a,
-                    format!("reserved {level} of {page:x}"),
-                    move |scene| {
-                        scene.change_second(page, level, |word| word | 1 << 62);
-                    },
-                );
-            }
+            self.add(
+                0x7a,
+                format!("reserved {level} of {page:x}"),
+                move |scene| {
+                    scene.change_second(page, level, |word| word | 1 << 62);
+                },
+            );
         }
     }
 

@@ -78,11 +78,12 @@ fn r59_7ah_every_reserved_bit_of_a_second_stage_entry() {
         FaultReason::SecondStageReserved,
         &[Levels::Three, Levels::Four, Levels::Five],
         |level, is_leaf| match (level, is_leaf) {
-            (1, _) => vec![],
+            // IW is of permissions that are not offered, and SNP of leaves.
+            (1, _) => vec![62],
             // The page number of a large page begins above its size.
-            (2, true) => (12..21).collect(),
-            (3, true) => (12..30).collect(),
-            // SNP and TM are of leaves. At levels two and three, bit 7 makes a leaf of the entry.
+            (2, true) => (12..21).chain([62]).collect(),
+            (3, true) => (12..30).chain([62]).collect(),
+            // At levels two and three, bit 7 makes a leaf of the entry.
             (2 | 3, false) => vec![11, 62],
             _ => vec![7, 11, 62],
         },

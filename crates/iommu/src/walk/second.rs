@@ -18,8 +18,8 @@ impl Entry {
     const DIRTY: u64 = 1 << 9;
     /// SNP: only leaves have it, on a platform with snoop control.
     const SNOOP: u64 = 1 << 11;
-    /// TM: only leaves have it, on a platform with device TLBs.
-    const TRANSIENT: u64 = 1 << 62;
+    /// IW: of I/O permissions, which the platform does not offer.
+    const IO_WRITE: u64 = 1 << 62;
 
     const fn leaf(self, level: u8) -> Option<PageSize> {
         let large = self.0 & Self::PAGE_SIZE != 0;
@@ -33,11 +33,12 @@ impl Entry {
     /// The bits that must be clear, given the entry's level and what it is. The host address width
     /// leaves no address bit over.
     const fn reserved(self, level: u8) -> u64 {
-        match (level, self.leaf(level)) {
+        let shape = match (level, self.leaf(level)) {
             (_, Some(size)) => (size.bytes() - 1) & ADDRESS_MASK,
-            (4.., None) => Self::PAGE_SIZE | Self::SNOOP | Self::TRANSIENT,
-            (_, None) => Self::SNOOP | Self::TRANSIENT,
-        }
+            (4.., None) => Self::PAGE_SIZE | Self::SNOOP,
+            (_, None) => Self::SNOOP,
+        };
+        shape | Self::IO_WRITE
     }
 }
 
