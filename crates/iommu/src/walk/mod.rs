@@ -310,9 +310,7 @@ impl<T: Tables> Behind<'_, T> {
         leaf.map(|(leaf, _)| leaf.at)
             .map_err(|reason| match reason {
                 FaultReason::BeyondSecondStageWidth => TableError::BeyondWidth,
-                FaultReason::SecondStageNotPresent
-                | FaultReason::NotReadable
-                | FaultReason::NotWritable => TableError::Denied,
+                FaultReason::NotReadable | FaultReason::NotWritable => TableError::Denied,
                 other => TableError::Stage(other),
             })
     }

@@ -133,7 +133,7 @@ fn place(
     match by_second(second, memory, at, access) {
         Ok((place, _)) => Ok(place),
         Err(0x84) => Err(0x74),
-        Err(0x79 | 0x85 | 0x86) => Err(denied),
+        Err(0x85 | 0x86) => Err(denied),
         Err(other) => Err(other),
     }
 }

@@ -479,8 +479,18 @@ fn r59_75h_first_stage_root_unreadable() {
 
 #[test]
 fn r59_76h_first_stage_unreadable() {
-    let denied = nested(|page| if page == 3 { 0 } else { 3 });
+    let denied = nested(|page| if page == 3 { 2 } else { 3 });
     assert_eq!(reason(walk_nested(denied, READ)), Why::FirstStageUnreadable);
+}
+
+/// VT-d §7.1.3, SFS.1: what the second stage lacks altogether is said of it, whatever is looked for.
+#[test]
+fn r59_79h_second_stage_not_present_where_a_table_of_the_first_is_looked_for() {
+    for table in 1..=4 {
+        let absent = nested(|page| if page == table { 0 } else { 3 });
+        let result = walk_nested(absent, READ);
+        assert_eq!(reason(result), Why::SecondStageNotPresent, "table {table}");
+    }
 }
 
 #[test]

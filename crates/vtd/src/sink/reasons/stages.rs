@@ -292,7 +292,7 @@ pub(super) fn table_beyond_width(rig: &mut Rig) -> Request {
 pub(super) fn root_unreadable(rig: &mut Rig) -> Request {
     of_nested(rig, |rig, path, second| {
         let entry = second.entry_of(rig, path.root);
-        rig.store(entry, &[0]);
+        rig.store(entry, &[path.root.get() | 0b010]);
     })
 }
 
@@ -300,7 +300,7 @@ pub(super) fn table_unreadable(rig: &mut Rig) -> Request {
     of_nested(rig, |rig, path, second| {
         let next = table(rig, path.entries[0]);
         let entry = second.entry_of(rig, next);
-        rig.store(entry, &[0]);
+        rig.store(entry, &[next.get() | 0b010]);
     })
 }
 
