@@ -91,8 +91,8 @@ reasons! {
     FirstStageReserved = 0x72, "a first-stage entry has reserved bits set";
     /// SFS.4: the first-stage root could not be read.
     FirstStageRootAccess = 0x73, "the first-stage root could not be read";
-    /// SFS.5: a first-stage table lies beyond the width of the second stage.
-    FirstStageBeyondWidth = 0x74, "a first-stage table lies beyond the width of the second stage";
+    /// SFS.5: a first-stage entry leads beyond the width of the second stage.
+    FirstStageBeyondWidth = 0x74, "a first-stage entry leads beyond the width of the second stage";
     /// SFS.6: the second stage does not let the first-stage root be read.
     FirstStageRootUnreadable = 0x75, "the second stage does not let the first-stage root be read";
     /// SFS.7: the second stage does not let a first-stage entry be read.
@@ -119,7 +119,7 @@ reasons! {
     NotExecutable = 0x82, "the page may not be executed";
     /// SGN.4: an address beyond what the host can address.
     BeyondHostWidth = 0x83, "the address is beyond the host's address width";
-    /// SGN.5: an address beyond the width of the second stage.
+    /// SGN.5: an address of a request beyond the width of the second stage.
     BeyondSecondStageWidth = 0x84, "the address is beyond the width of the second stage";
     /// SGN.6: a write where the tables allow none.
     NotWritable = 0x85, "the page may not be written";

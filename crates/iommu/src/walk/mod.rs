@@ -214,7 +214,8 @@ pub(crate) fn walk<T: Tables>(
                 second: outer,
             };
             let (inner, table) = first::walk(stage, &behind, at, access)?;
-            let (leaf, second) = second::walk(outer, tables, inner.at, access)?;
+            let result = second::walk(outer, tables, inner.at, access);
+            let (leaf, second) = result.map_err(of_nested)?;
             let first = table.and_then(|table| {
                 let at = behind.resolve(table.at, Access::READ).ok()?;
                 Some(LeafTable { at, ..table })
@@ -247,6 +248,15 @@ pub(crate) fn walk<T: Tables>(
         return Err(FaultReason::InterruptRange.into());
     }
     Ok(walked)
+}
+
+/// What a second stage's refusal of a first stage's result is under nesting: an address beyond its width is
+/// the fault of the entry that holds it (VT-d §7.1.3, SFS.5).
+fn of_nested(reason: FaultReason) -> FaultReason {
+    match reason {
+        FaultReason::BeyondSecondStageWidth => FaultReason::FirstStageBeyondWidth,
+        other => other,
+    }
 }
 
 /// Whether an address of a request is in the interrupt range, where requests without a PASID are

@@ -102,7 +102,10 @@ pub(super) fn translate(
         Space::SecondStage(second) => by_second(second, memory, at, access)?,
         Space::Nested(first, second) => {
             let (inner, inner_size) = by_first(first, Some(second), memory, at, access)?;
-            let (outer, outer_size) = by_second(second, memory, inner, access)?;
+            let (outer, outer_size) = match by_second(second, memory, inner, access) {
+                Err(0x84) => return Err(0x74),
+                outcome => outcome?,
+            };
             (outer, inner_size.min(outer_size))
         }
     };

@@ -374,7 +374,7 @@ fn r59_priority_of_every_pair_under_nesting() {
     defects.add(0x91, "read-only", |scene| {
         scene.memory.read_only.insert(1);
     });
-    defects.add(0x84, "page beyond the width", |scene| {
+    defects.add(0x74, "page beyond the width", |scene| {
         scene.change(first_entry(1), |word| word | FAR);
     });
     defects.add(0x79, "R and W of the page", |scene| {

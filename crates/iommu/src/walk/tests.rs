@@ -458,14 +458,15 @@ fn r37_nested_walks_take_each_table_and_the_result_through_the_second_stage() {
     assert_eq!(at(walk_nested(nested(|_| 3), WRITE)), 0xabc123);
 }
 
+/// The leaf's among them: 84h is of second stages alone.
 #[test]
 fn r59_74h_first_stage_beyond_the_second_stage_width() {
-    let (memory, space) = nested(|_| 3);
-    memory.put(0x1000, 1 << 40 | ALL);
-    assert_eq!(
-        reason(walk_nested((memory, space), READ)),
-        Why::FirstStageBeyondWidth
-    );
+    for table in 1..=4 {
+        let (memory, space) = nested(|_| 3);
+        memory.put(table * 0x1000, 1 << 40 | ALL);
+        let result = walk_nested((memory, space), READ);
+        assert_eq!(reason(result), Why::FirstStageBeyondWidth, "table {table}");
+    }
 }
 
 #[test]
