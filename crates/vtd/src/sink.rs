@@ -83,10 +83,7 @@ impl Sink for Unit {
 /// bound, or what the function itself cannot do; which of the guest's entries is to blame stands in its
 /// memory.
 fn name(tables: Tables<'_>, fault: &Fault) -> TableFault {
-    let reported = |code| TableFault {
-        code,
-        processing: FaultProcessing::Report,
-    };
+    let reported = |code| TableFault::new(code, FaultProcessing::Report);
     let legacy = tables.mode() == TranslationTableMode::Legacy;
     let as_reported = reported(if legacy {
         legacy_code(fault.reason, fault.access)
@@ -99,7 +96,7 @@ fn name(tables: Tables<'_>, fault: &Fault) -> TableFault {
         FaultReason::PasidEntryNotPresent if is_interrupt_address(fault) => {
             let looked_up = tables.look_up(fault.bdf, Tag::Without);
             let processing = match looked_up {
-                Err(named) => named.processing,
+                Err(named) => named.met,
                 Ok(found) => found.processing,
             };
             let code = if legacy {
@@ -107,7 +104,7 @@ fn name(tables: Tables<'_>, fault: &Fault) -> TableFault {
             } else {
                 code(FaultReason::InterruptRange)
             };
-            TableFault { code, processing }
+            TableFault::new(code, processing)
         }
         FaultReason::DeviceTlbDisabled
         | FaultReason::PasidEntryNotPresent
@@ -120,22 +117,18 @@ fn name(tables: Tables<'_>, fault: &Fault) -> TableFault {
         }
         FaultReason::PasidEntryNotPresent => match tables.look_up(fault.bdf, tag(fault.pasid)) {
             Err(named) => named,
-            Ok(found) => TableFault {
-                processing: found.processing,
-                ..as_reported
-            },
+            Ok(found) => TableFault::new(as_reported.code, found.processing),
         },
         // What the function cannot do counts from its context entry on: a fault on the way there comes
         // first, one behind it does not happen. The codes rise in the order of the tables.
         FaultReason::PasidDisabled | FaultReason::PasidTooLarge => {
             match tables.look_up(fault.bdf, tag(fault.pasid)) {
                 Err(named) if named.code <= as_reported.code => named,
-                _ => TableFault {
-                    processing: tables
-                        .context(fault.bdf)
-                        .map_or(FaultProcessing::Report, context_fpd),
-                    ..as_reported
-                },
+                _ => {
+                    let context = tables.context(fault.bdf);
+                    let processing = context.map_or(FaultProcessing::Report, context_fpd);
+                    TableFault::new(as_reported.code, processing)
+                }
             }
         }
         _ => as_reported,

@@ -24,6 +24,8 @@ mod scan;
 pub(crate) struct TableFault {
     pub(crate) code: FaultCode,
     pub(crate) processing: FaultProcessing,
+    /// What the entries on the way say, also where this fault is recorded all the same.
+    pub(crate) met: FaultProcessing,
 }
 
 impl TableFault {
@@ -32,8 +34,20 @@ impl TableFault {
         Self::new(code(reason), FaultProcessing::Report)
     }
 
-    fn new(code: FaultCode, processing: FaultProcessing) -> Self {
-        Self { code, processing }
+    /// A fault that FPD of the entries before does not suppress.
+    fn unqualified_after(met: FaultProcessing, reason: FaultReason) -> Self {
+        Self {
+            met,
+            ..Self::unqualified(reason)
+        }
+    }
+
+    pub(crate) fn new(code: FaultCode, processing: FaultProcessing) -> Self {
+        Self {
+            code,
+            processing,
+            met: processing,
+        }
     }
 }
 
@@ -192,11 +206,15 @@ impl<'a> Tables<'a> {
     }
 
     fn pasid_entry(self, context: ContextEntry, pasid: GuestPasid) -> Result<Found, TableFault> {
-        let function_fpd = context_fpd(context) == FaultProcessing::Disabled;
+        let of_function = context_fpd(context);
+        let unreadable = TableFault::unqualified_after;
         let words = self.words(context.directory(), DirectoryEntry::offset_of(pasid));
-        let [word] = words.ok_or(TableFault::unqualified(FaultReason::PasidDirectoryAccess))?;
+        let [word] = words.ok_or(unreadable(of_function, FaultReason::PasidDirectoryAccess))?;
         let directory = DirectoryEntry::from_bits(word);
-        let processing = fpd(&[function_fpd, directory.fault_processing_disable()]);
+        let processing = fpd(&[
+            of_function == FaultProcessing::Disabled,
+            directory.fault_processing_disable(),
+        ]);
         let fault = |reason| Err(TableFault::new(code(reason), processing));
         if !directory.present() {
             return fault(FaultReason::PasidDirectoryNotPresent);
@@ -205,7 +223,7 @@ impl<'a> Tables<'a> {
             return fault(FaultReason::PasidDirectoryReserved);
         }
         let words = self.words(directory.table(), PasidEntry::offset_of(pasid));
-        let words = words.ok_or(TableFault::unqualified(FaultReason::PasidEntryAccess))?;
+        let words = words.ok_or(unreadable(processing, FaultReason::PasidEntryAccess))?;
         interpret(PasidEntry::from_words(words), context, processing)
     }
 

@@ -284,6 +284,20 @@ fn r59_87h_comes_before_every_fault_of_the_tables() {
     }
 }
 
+/// FPD of the context entry is met before what is wrong behind it, some of which is not qualified itself.
+#[test]
+fn r60_fpd_of_the_context_entry_silences_87h_whatever_is_behind_it() {
+    for wrong in SCALABLE.iter().filter(|wrong| wrong.reach != OfRequest) {
+        let mut guest = Guest::scalable();
+        guest.set(guest.context, 1 << 1);
+        (wrong.spoil)(&mut guest);
+        guest.pasid = None;
+        guest.at = 0xfee0_0000;
+        let unmet = (wrong.code <= 0x40).then_some(0x87);
+        assert_eq!(guest.code(), unmet, "over {:x}h", wrong.code);
+    }
+}
+
 /// What the function itself cannot do counts from the context entry on.
 #[test]
 fn r59_45h_of_the_function_comes_after_its_root_and_context_entries() {
