@@ -385,6 +385,7 @@ impl Caches {
             Some((table.rights, kept.load_u64(entry).ok()?))
         };
         let page = match space {
+            _ if access.contains(Access::EXECUTE) && !walk::has_execution(space) => return None,
             Space::FirstStage(stage) => {
                 let (rights, entry) = entry(own, at.get())?;
                 walk::first_leaf(stage, rights, entry, access)?

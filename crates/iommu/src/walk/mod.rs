@@ -189,6 +189,9 @@ pub(crate) fn walk<T: Tables>(
     if is_interrupt(at, prefix) {
         return Err(FaultReason::InterruptRange.into());
     }
+    if access.contains(Access::EXECUTE) && !has_execution(space) {
+        return Err(FaultReason::ExecuteRequestDisabled.into());
+    }
     let walked = match space {
         Space::FirstStage(stage) => {
             let (leaf, first) = first::walk(stage, tables, at, access)?;
@@ -248,6 +251,11 @@ pub(crate) fn walk<T: Tables>(
         return Err(FaultReason::InterruptRange.into());
     }
     Ok(walked)
+}
+
+/// Whether requests to execute can be allowed at all: a first stage alone says so (VT-d §7.1.3, SPT.5).
+pub(crate) const fn has_execution(space: &Space) -> bool {
+    matches!(space, Space::FirstStage(_) | Space::Nested(..))
 }
 
 /// What a second stage's refusal of a first stage's result is under nesting: an address beyond its width is

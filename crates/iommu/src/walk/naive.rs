@@ -91,7 +91,9 @@ pub(super) fn translate(
     if !has_pasid && interrupt(at) {
         return Err(0x87);
     }
+    let execute = access.contains(Access::EXECUTE);
     let (reached, size) = match space {
+        Space::PassThrough | Space::SecondStage(_) if execute => return Err(0x5c),
         Space::PassThrough => {
             if at >= 1 << 52 {
                 return Err(0x83);

@@ -11,7 +11,10 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use super::naive::{self, Physical};
-use super::{LeafTable, Prefix, Rights, Tables, first_leaf, leaf_offset_bytes, second_leaf, walk};
+use super::{
+    LeafTable, Prefix, Rights, Tables, first_leaf, has_execution, leaf_offset_bytes, second_leaf,
+    walk,
+};
 use crate::space::{
     AccessedDirty, ExecuteRequests, ExtendedAccessed, FirstStage, Levels, NoExecute, PageWalkSnoop,
     SecondStage, Space, SupervisorExecution, SupervisorRequests, WriteProtect,
@@ -192,6 +195,7 @@ impl Seen {
             second_leaf(stage, rights, entry, access).map(Gpa::get)
         };
         match space {
+            _ if access.contains(Access::EXECUTE) && !has_execution(space) => None,
             Space::FirstStage(stage) => first(stage, at),
             Space::SecondStage(stage) => second(stage, at),
             Space::Nested(stage, outer) => second(outer, first(stage, at)?),
@@ -259,7 +263,7 @@ fn the_random_tables_lead_to_every_reason_and_every_size() {
     let both = [0x74, 0x75, 0x76, 0x77];
     let expected = [
         ("first", [&entry[..], &first].concat()),
-        ("second", [&second[..], &[0x84]].concat()),
+        ("second", [&second[..], &[0x5c, 0x84]].concat()),
         ("nested", [&entry[..], &first, &second, &both].concat()),
     ];
     for (kind, reasons) in expected {
@@ -267,7 +271,7 @@ fn the_random_tables_lead_to_every_reason_and_every_size() {
             assert!(seen.contains(&(kind, outcome)), "{kind}: {outcome:x?}");
         }
     }
-    for outcome in [Ok(1 << 30), Err(0x83), Err(0x87)] {
+    for outcome in [Ok(1 << 30), Err(0x5c), Err(0x83), Err(0x87)] {
         assert!(seen.contains(&("pass-through", outcome)), "{outcome:x?}");
     }
 }

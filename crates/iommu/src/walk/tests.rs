@@ -411,6 +411,16 @@ fn r59_7bh_second_stage_root_access() {
 }
 
 #[test]
+fn r59_5ch_nothing_is_executed_without_a_first_stage() {
+    let stage = SecondStage::new(Gpa::new(0x1000), Levels::Three);
+    for space in [Space::SecondStage(stage), Space::PassThrough] {
+        let memory = ladder(Levels::Three);
+        let result = translate(&space, &memory, Iova::new(0), FETCH, Prefix::Pasid);
+        assert_eq!(reason(result), Why::ExecuteRequestDisabled, "{space:?}");
+    }
+}
+
+#[test]
 fn r59_84h_beyond_the_second_stage_width() {
     let result = second(&ladder(Levels::Three), Levels::Three, 1 << 39, READ);
     assert_eq!(reason(result), Why::BeyondSecondStageWidth);
@@ -419,11 +429,7 @@ fn r59_84h_beyond_the_second_stage_width() {
 #[test]
 fn r59_85h_86h_second_stage_permissions_cannot_be_mended() {
     let mend = Mend::Never;
-    for (rights, access, reason) in [
-        (1, WRITE, Why::NotWritable),
-        (2, READ, Why::NotReadable),
-        (2, FETCH, Why::NotReadable),
-    ] {
+    for (rights, access, reason) in [(1, WRITE, Why::NotWritable), (2, READ, Why::NotReadable)] {
         let memory = ladder(Levels::Three);
         memory.put(0x3000, 0xabc000 | rights);
         assert_eq!(
