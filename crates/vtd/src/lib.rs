@@ -21,6 +21,8 @@
 mod config_space;
 mod function;
 mod queue;
+#[cfg(test)]
+mod reference;
 mod registers;
 mod sink;
 mod state;
