@@ -332,13 +332,15 @@ pub(crate) struct Boot<'a> {
     pub(crate) kernel_arguments: String,
     /// The processor, as QEMU names it.
     pub(crate) cpu: String,
+    /// How its own host is started, where it has one.
+    pub(crate) host: &'static [&'static str],
 }
 
 impl Boot<'_> {
     /// The command that starts a machine with a host of its own.
     pub(crate) fn alone(&self, program: &Path, console: &Console) -> Command {
         let mut command = palisade(program);
-        command.arg("vm");
+        command.arg("vm").args(self.host);
         self.add_to(&mut command, console);
         command
     }

@@ -124,6 +124,8 @@ struct Setting {
     tables: Tables,
     domain: Domain,
     levels: Levels,
+    /// How the machine's own host is started.
+    host: &'static [&'static str],
 }
 
 const PLAIN: Setting = Setting {
@@ -133,7 +135,10 @@ const PLAIN: Setting = Setting {
     tables: Tables::Scalable,
     domain: Domain::Translated,
     levels: Levels::Five,
+    host: &[],
 };
+
+const NO_CACHING_MODE: &[&str] = &["--no-caching-mode"];
 
 const SETTINGS: &[Setting] = &[
     PLAIN,
@@ -179,6 +184,21 @@ const SETTINGS: &[Setting] = &[
         arguments: &["intel_iommu=sm_off", "iommu.strict=0"],
         tables: Tables::Legacy,
         domain: Domain::Strict,
+        ..PLAIN
+    },
+    Setting {
+        name: "cm-off",
+        about: "scalable mode, a unit that is not told of new entries",
+        host: NO_CACHING_MODE,
+        ..PLAIN
+    },
+    Setting {
+        name: "cm-off-lazy-sm-off",
+        about: "legacy mode, invalidations put off, by a unit that is not told of new entries",
+        arguments: &["intel_iommu=sm_off", "iommu.strict=0"],
+        tables: Tables::Legacy,
+        domain: Domain::Lazy,
+        host: NO_CACHING_MODE,
         ..PLAIN
     },
     Setting {
@@ -234,6 +254,7 @@ impl Cell {
             arguments.push("palisade.disable=no");
         }
         let mut boot = bench.boot(kernel, &image, "matrix", &arguments);
+        boot.host = setting.host;
         if setting.levels == Levels::Four {
             boot.cpu.push_str(",la57=off");
         }

@@ -75,6 +75,7 @@ impl<'a> Bench<'a> {
             initrd: image,
             kernel_arguments: kernel_arguments(scenario, &arguments),
             cpu: cpu.to_owned(),
+            host: &[],
         }
     }
 }

@@ -54,6 +54,9 @@ pub(super) struct Arguments {
     /// Accelerator functions that the guest gets, 1 to 8, each one queue of the shared parent
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8), conflicts_with = "config")]
     functions: u8,
+    /// The unit is not told of new entries: it looks at the guest's tables on a miss
+    #[arg(long, conflicts_with = "config")]
+    no_caching_mode: bool,
     /// Attach to the sockets of a running `palisade serve` with this configuration instead
     #[arg(long, value_name = "FILE", requires = "tenant")]
     config: Option<PathBuf>,
@@ -66,13 +69,18 @@ pub(super) struct Arguments {
 }
 
 /// A host for one machine, with one shared parent.
-fn own_config(folder: &Path, functions: u8) -> anyhow::Result<HostConfig> {
+fn own_config(folder: &Path, arguments: &Arguments) -> anyhow::Result<HostConfig> {
     use std::fmt::Write as _;
-    let mut text = String::from(
+    let caching_mode = if arguments.no_caching_mode {
+        "off"
+    } else {
+        "on"
+    };
+    let mut text = format!(
         "[[parent]]\nname = \"dsa0\"\nbdf = \"6a:01.0\"\n\n\
-         [[tenant]]\nname = \"vm\"\nunit = { socket = \"unit.sock\" }\n",
+         [[tenant]]\nname = \"vm\"\nunit = {{ socket = \"unit.sock\", caching_mode = \"{caching_mode}\" }}\n",
     );
-    for index in 0..functions {
+    for index in 0..arguments.functions {
         write!(
             text,
             "\n[[tenant.function]]\nparent = \"dsa0\"\ntype = \"dedicated-queue\"\nsocket = \"dsa{index}.sock\"\n"
@@ -136,7 +144,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             (None, tenant.clone())
         }
         _ => {
-            let config = own_config(work.path(), arguments.functions)?;
+            let config = own_config(work.path(), arguments)?;
             let tenant = config
                 .tenants
                 .first()

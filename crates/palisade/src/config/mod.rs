@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use palisade_ioasid::{Limit, PasidRange};
 use palisade_units::Bdf;
+use palisade_vtd::CachingMode;
 use uuid::Uuid;
 
 pub use error::ConfigError;
@@ -107,6 +108,8 @@ pub struct UnitConfig {
     pub guest_bdf: Bdf,
     /// The virtual command registers.
     pub virtual_commands: VirtualCommands,
+    /// Whether the guest tells of new entries.
+    pub caching_mode: CachingMode,
 }
 
 /// What a function is made of.

@@ -53,6 +53,7 @@ pub(super) struct Unit {
     pub(super) socket: Spanned<String>,
     pub(super) guest_bdf: Option<Spanned<String>>,
     pub(super) virtual_commands: Option<Spanned<String>>,
+    pub(super) caching_mode: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]

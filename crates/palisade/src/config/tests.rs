@@ -2,7 +2,9 @@ use std::path::Path;
 
 use palisade_units::Bdf;
 
-use super::{FunctionKind, HostConfig, ParentSharing};
+use palisade_vtd::CachingMode;
+
+use super::{FunctionKind, HostConfig, ParentSharing, VirtualCommands};
 
 pub(super) const GOOD: &str = r#"
 control = "control.sock"
@@ -104,6 +106,16 @@ fn bad_values_are_refused_with_their_line_and_what_is_allowed() {
             "virtual_commands = \"no\"",
             "\"older\"",
         ),
+        (
+            "virtual_commands = \"off\"",
+            "virtual_commands = \"off\", caching_mode = \"no\"",
+            "\"on\" or \"off\"",
+        ),
+        (
+            "virtual_commands = \"off\"",
+            "virtual_commands = \"current\", caching_mode = \"off\"",
+            "in caching mode alone",
+        ),
         ("name = \"bob\"", "name = \"b b\"", "letters"),
     ] {
         let error = error_of(line, instead);
@@ -114,6 +126,22 @@ fn bad_values_are_refused_with_their_line_and_what_is_allowed() {
         );
         assert!(error.contains(allowed), "{instead}: {error}");
     }
+}
+
+#[test]
+fn without_caching_mode_there_are_no_virtual_commands() {
+    let unit = |text: &str| {
+        let text = GOOD.replace("virtual_commands = \"off\"", text);
+        let config = HostConfig::parse(Path::new("/etc/palisade/host.toml"), &text).unwrap();
+        let unit = &config.tenant("bob").unwrap().unit;
+        (unit.caching_mode, unit.virtual_commands)
+    };
+    let off = (CachingMode::Off, VirtualCommands::Off);
+    assert_eq!(unit("caching_mode = \"off\""), off);
+    let told = "caching_mode = \"off\", virtual_commands = \"off\"";
+    assert_eq!(unit(told), off);
+    let on = (CachingMode::On, VirtualCommands::Current);
+    assert_eq!(unit("caching_mode = \"on\""), on);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::{
 };
 
 use palisade_units::{Bdf, PASID_COUNT};
+use palisade_vtd::CachingMode;
 use toml::Spanned;
 use uuid::Uuid;
 
@@ -279,7 +280,19 @@ impl Checker<'_> {
             .guest_bdf
             .as_ref()
             .map_or(Ok(DEFAULT_UNIT_BDF), |v| self.guest_bdf(v))?;
+        let caching_mode = match &raw.caching_mode {
+            None => CachingMode::On,
+            Some(text) => match text.get_ref().as_str() {
+                "on" => CachingMode::On,
+                "off" => CachingMode::Off,
+                other => {
+                    let told = format!("caching_mode = {other:?}: \"on\" or \"off\" is allowed");
+                    return Err(self.wrong(text, told));
+                }
+            },
+        };
         let virtual_commands = match &raw.virtual_commands {
+            None if caching_mode == CachingMode::Off => VirtualCommands::Off,
             None => VirtualCommands::Current,
             Some(text) => match text.get_ref().as_str() {
                 "off" => VirtualCommands::Off,
@@ -296,10 +309,19 @@ impl Checker<'_> {
                 }
             },
         };
+        if let Some(text) = &raw.virtual_commands
+            && caching_mode == CachingMode::Off
+            && virtual_commands != VirtualCommands::Off
+        {
+            let told = "guests take PASIDs from the host in caching mode alone: leave caching_mode \
+                        \"on\", or write virtual_commands = \"off\"";
+            return Err(self.wrong(text, told.to_owned()));
+        }
         Ok(UnitConfig {
             socket,
             guest_bdf,
             virtual_commands,
+            caching_mode,
         })
     }
 

@@ -48,7 +48,10 @@ impl Tenant {
             VirtualCommands::Older => VcmdLayout::Older,
         };
         let unit = Unit::new(
-            UnitConfig { vcmd },
+            UnitConfig {
+                vcmd,
+                caching_mode: config.unit.caching_mode,
+            },
             container.clone(),
             unit_memory.clone(),
             Arc::clone(&messages) as _,
