@@ -10,11 +10,11 @@ use palisade_units::{Access, Gpa, Iova, PAGE_BYTES, PageSize, PasidTag};
 
 use crate::FaultReason;
 use crate::cached::{Ats, Cached, DeviceTlb, Keeper};
-use crate::entry::User;
+use crate::entry::{Binding, User};
 use crate::function::Function;
 use crate::journal::{BUCKETS, Bucket, Generation, Generations, Known, Removal, Whose};
 use crate::resolve::{Blocked, refusal_of};
-use crate::space::Space;
+use crate::space::{Space, SupervisorRequests};
 use crate::tlb::{Epoch, Found, Key, Kind, Line, Tlb};
 use crate::upper::{Table, Upper};
 use crate::walk::{self, Leaf, LeafTable, Prefix, Refusal};
@@ -89,6 +89,7 @@ struct Context {
     whose: Whose,
     space: Space,
     device_tlb: DeviceTlb,
+    supervisor: SupervisorRequests,
     memory: KeptSnapshot,
 }
 
@@ -109,9 +110,24 @@ impl Request {
         }
     }
 
-    /// Whether what the tables say of device TLBs lets it be (VT-d §7.1.3: SCT.5).
-    fn is_allowed_by(&self, device_tlb: DeviceTlb) -> bool {
-        (self.ats, device_tlb) != (Ats::On, DeviceTlb::Blocked)
+    /// What keeps a tag's requests of its kind from being looked at any further (VT-d §7.1.3: SCT.5, SPT.6).
+    fn refused_by(
+        &self,
+        device_tlb: DeviceTlb,
+        space: &Space,
+        supervisor: SupervisorRequests,
+    ) -> Option<FaultReason> {
+        if (self.ats, device_tlb) == (Ats::On, DeviceTlb::Blocked) {
+            return Some(FaultReason::DeviceTlbDisabled);
+        }
+        // A request to execute ends in SPT.5 before.
+        let is_privileged = self.access.contains(Access::PRIVILEGED)
+            && !self.access.contains(Access::EXECUTE)
+            && self.tag.is_some();
+        let has_first_stage = matches!(space, Space::FirstStage(_) | Space::Nested(..));
+        let refused =
+            is_privileged && !has_first_stage && supervisor == SupervisorRequests::Refused;
+        refused.then_some(FaultReason::SupervisorRequestDisabled)
     }
 }
 
@@ -314,7 +330,17 @@ impl Caches {
         let local = &self.locals[Whose::of(tag).bucket().index()];
         let known = local.context.as_ref();
         let serves = |context: &Context| {
-            context.whose == Whose::of(tag) && request.is_allowed_by(context.device_tlb)
+            let Context {
+                whose,
+                space,
+                device_tlb,
+                supervisor,
+                ..
+            } = context;
+            *whose == Whose::of(tag)
+                && request
+                    .refused_by(*device_tlb, space, *supervisor)
+                    .is_none()
         };
         if known.is_some_and(serves) {
             let page = match self.last_step(key, request) {
@@ -327,8 +353,14 @@ impl Caches {
         }
         // What refuses a request is what it is bound to at this moment.
         let (page, size) = function.with_user(tag, at, access, |user| {
-            if !request.is_allowed_by(user.binding.device_tlb) {
-                return Err(FaultReason::DeviceTlbDisabled.into());
+            let Binding {
+                device_tlb,
+                space,
+                supervisor,
+                ..
+            } = &user.binding;
+            if let Some(reason) = request.refused_by(*device_tlb, space, *supervisor) {
+                return Err(reason.into());
             }
             self.adopt(tag, user);
             self.walk(key, request)
@@ -356,6 +388,7 @@ impl Caches {
             whose,
             space: binding.space,
             device_tlb: binding.device_tlb,
+            supervisor: binding.supervisor,
             memory,
         });
     }

@@ -4,7 +4,7 @@ use palisade_ioasid::Hold;
 use palisade_memory::GuestMemory;
 use palisade_units::{Bdf, GuestPasid, TenantId};
 
-use crate::{DeviceTlb, Sink, Space};
+use crate::{DeviceTlb, Sink, Space, SupervisorRequests};
 
 /// Who bound an entry: one guest function of one tenant. Unique on the host; the maker sees to that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +39,9 @@ pub struct Binding {
     pub fault_disable: FaultProcessing,
     /// Whether the function may have a TLB of its own.
     pub device_tlb: DeviceTlb,
+    /// SRE of a space without a first stage; one with it has its own
+    /// ([`FirstStage::supervisor`](crate::FirstStage::supervisor)).
+    pub supervisor: SupervisorRequests,
 }
 
 /// One user's share of an entry. It holds the PASID for as long as the entry stands.

@@ -249,9 +249,8 @@ fn by_pasid_entry(memory: &Memory<'_>, entry: [u64; 8], request: &Request) -> Re
     if request.pasid.is_some() && request.kind == Kind::Fetch {
         return Err(0x5c);
     }
-    // SPT.6 is of every type of translation. The platform knows SRE of first stages only, so that here too it
-    // has no say without one.
-    if request.pasid.is_some() && request.privileged && by_first && !bit(first, 0) {
+    // SPT.6 is of every type of translation.
+    if request.pasid.is_some() && request.privileged && !bit(first, 0) {
         return Err(0x5d);
     }
     let want = Want::of(request);
