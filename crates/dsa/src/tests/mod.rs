@@ -1,9 +1,19 @@
 //! The core by itself: lanes, engines, faults, drains.
 
+mod batches;
+mod copies;
+mod crc;
+mod delta;
+mod dif;
 mod drain;
 mod fairness;
 mod faults;
+mod model;
+mod operation;
 mod operations;
+mod refusals;
+mod resumption;
+mod scattered;
 
 use std::sync::{Arc, Mutex};
 
