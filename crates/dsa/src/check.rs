@@ -63,7 +63,7 @@ pub(crate) fn check(
     let (opcode, flags) = (descriptor.opcode(), descriptor.flags());
     let has_record = flags.contains(Flags::RECORD_ADDRESS_VALID);
     if !has_record && flags.contains(Flags::REQUEST_RECORD) {
-        return Err(Wrong::NoRecord(Status::RECORD_ALIGNMENT));
+        return Err(Wrong::Record(record::invalid_flags(Flags::REQUEST_RECORD)));
     }
     if has_record
         && !descriptor
@@ -82,6 +82,9 @@ pub(crate) fn check(
     }
     if reserved::is_used(descriptor) {
         return Err(wrong(Status::RESERVED_NOT_ZERO));
+    }
+    if origin == Origin::Portal && session.refuses_privilege(descriptor) {
+        return Err(wrong(Status::PRIVILEGE));
     }
     let interrupt = flags.contains(Flags::REQUEST_INTERRUPT);
     let handle = descriptor.interrupt_handle;

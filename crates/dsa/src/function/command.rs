@@ -144,7 +144,7 @@ impl<P: PasidPolicy> DsaFunction<P> {
         }
         let config = words.config();
         self.check_queue(state, &config)?;
-        let rules = rules(number, &config);
+        let rules = rules(number, &config, self.pasid_capability().privileged);
         if config.mode.dedicated() {
             let name = config
                 .mode
@@ -407,13 +407,14 @@ fn named_queues(state: &State, command: Command) -> Result<u64, CommandError> {
     })
 }
 
-fn rules(number: u8, config: &QueueConfig) -> Rules {
+fn rules(number: u8, config: &QueueConfig, privileged: Switch) -> Rules {
     let switch = |on| if on { Switch::On } else { Switch::Off };
     Rules {
         number,
         capacity: config.size,
         block_on_fault: switch(config.mode.block_on_fault()),
         ats: switch(!config.mode.ats_disable()),
+        privileged,
         max_transfer_bytes: 1 << config.limits.max_transfer_shift(),
         max_batch: 1 << config.limits.max_batch_shift(),
     }

@@ -67,8 +67,8 @@ statuses! {
     INTERRUPT_HANDLE = 0x19, "invalid interrupt handle";
     /// The completion record cannot be accessed.
     RECORD_FAULT = 0x1a, "completion record not accessible";
-    /// The completion record is not 32-byte aligned, or there is no address for it.
-    RECORD_ALIGNMENT = 0x1b, "misaligned or missing completion record address";
+    /// The completion record is not 32-byte aligned.
+    RECORD_ALIGNMENT = 0x1b, "misaligned completion record address";
     /// An address, or a size that must be whole words, is not aligned as the operation needs it.
     ADDRESS_ALIGNMENT = 0x1c, "misaligned address";
     /// A descriptor of a shared queue is privileged, and the function may not send privileged requests.

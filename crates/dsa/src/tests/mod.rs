@@ -59,6 +59,7 @@ const RULES: Rules = Rules {
     capacity: 64,
     block_on_fault: Switch::On,
     ats: Switch::On,
+    privileged: Switch::Off,
     max_transfer_bytes: 1 << 31,
     max_batch: 32,
 };
