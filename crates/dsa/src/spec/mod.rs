@@ -37,7 +37,7 @@ pub use flags::Flags;
 pub use opcode::Opcode;
 pub use register::{
     DeviceState, EngineCapability, GeneralCapability, GeneralConfig, GeneralControl, GeneralStatus,
-    GroupCapability, InterruptCause, OperationCapability, QueueCapability, TableOffsets,
+    GroupCapability, InterruptCause, OperationCapability, QueueCapability, ResetType, TableOffsets,
     VERSION_1_0,
 };
 pub use software_error::{ErrorCode, SoftwareError};
