@@ -8,6 +8,7 @@ mod dif;
 mod drain;
 mod fairness;
 mod faults;
+mod hostile;
 mod model;
 mod operation;
 mod operations;

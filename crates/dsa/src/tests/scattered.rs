@@ -86,6 +86,18 @@ impl<'a> Scattered<'a> {
         panic!("{descriptor:x?} does not complete");
     }
 
+    /// Runs a descriptor to its record. No page that it asks for is brought.
+    pub(super) fn refusing(&mut self, descriptor: Descriptor) -> CompletionRecord {
+        self.queue.submit(descriptor.with_record(RECORD));
+        for _ in 0..100 {
+            run(&mut self.engine);
+            if self.host.answer(PageResponse::Invalid) == 0 {
+                break;
+            }
+        }
+        record(self.host, RECORD)
+    }
+
     /// Writes a list of descriptors, for a batch.
     pub(super) fn list(&self, parts: &[Descriptor]) {
         self.host.write(LIST, parts.as_bytes());
