@@ -1,6 +1,6 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{CrcSeed, CreateDelta, DifFields, Flags, Opcode};
+use super::{CrcSeed, CreateDelta, DeltaResult, DifFields, Flags, Opcode};
 
 /// A descriptor (DSA §8.1), as it is written to a portal or stands in a batch's list.
 ///
@@ -207,13 +207,19 @@ impl Descriptor {
         }
     }
 
-    /// The same comparison, which completes with [`Status::SUCCESS_UNEXPECTED`] when the result is another.
+    /// The same comparison, which completes with [`Status::SUCCESS_UNEXPECTED`] when the result is another. A delta record may
+    /// be given several results to expect.
     ///
     /// [`Status::SUCCESS_UNEXPECTED`]: super::Status::SUCCESS_UNEXPECTED
     #[must_use]
     pub fn with_expected_result(self, result: u8) -> Self {
-        self.with_flags(Flags::CHECK_RESULT)
-            .with_specific(&[result])
+        let with = self.with_flags(Flags::CHECK_RESULT);
+        if self.opcode() != Opcode::CREATE_DELTA {
+            return with.with_specific(&[result]);
+        }
+        let mut fields = self.create_delta_fields();
+        fields.expected |= DeltaResult(result).mask();
+        with.with_specific(fields.as_bytes())
     }
 
     /// The same descriptor with the first of its specific bytes; those beyond them are cleared, and what has no room is

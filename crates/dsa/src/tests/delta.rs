@@ -122,6 +122,19 @@ fn the_expected_results_are_a_mask() {
             .with_flags(crate::spec::Flags::CHECK_RESULT);
         assert_eq!(scattered.run(descriptor).status(), status, "{expected:b}");
     }
+    let expecting = |result: DeltaResult| {
+        Descriptor::create_delta(ORIGINAL, MODIFIED, 0x2000, into_delta(80))
+            .with_expected_result(result.0)
+    };
+    let unexpected = expecting(DeltaResult::EQUAL);
+    let record = scattered.run(unexpected);
+    assert_eq!(record.status(), Status::SUCCESS_UNEXPECTED);
+    assert_eq!(
+        (record.result, record.delta_bytes()),
+        (DeltaResult::COMPLETE.0, 30)
+    );
+    let either = unexpected.with_expected_result(DeltaResult::COMPLETE.0);
+    assert_eq!(scattered.run(either).status(), Status::SUCCESS);
 }
 
 #[test]
