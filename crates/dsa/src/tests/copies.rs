@@ -2,7 +2,7 @@
 
 use super::scattered::{BASE, PAGES, Scattered};
 use super::{BLOCK, Dedicated};
-use crate::spec::{Descriptor, Status};
+use crate::spec::{Descriptor, DifBlock, DifFields, Flags, Status};
 use crate::testing::Host;
 
 #[test]
@@ -83,7 +83,7 @@ fn r67_no_operation_holds_up_another_queue() {
     host.process(5).map(0, 0, 0xb01);
     let record = 0xb0_0000;
     let len = 4 << 20;
-    let fields = crate::spec::DifFields::of(crate::spec::DifBlock::Of512);
+    let fields = DifFields::of(DifBlock::Of512);
     let large = [
         Descriptor::memory_fill_wide(1, 0x60_0000, len),
         Descriptor::dualcast(0, 0x40_0000, 0x60_0000, 2 << 20),
@@ -105,4 +105,46 @@ fn r67_no_operation_holds_up_another_queue() {
         crate::testing::run(&mut engine);
         assert_eq!(done(record), Status::SUCCESS);
     }
+}
+
+/// A turn is a quarter of a mebibyte: what takes several of them comes out as if there were none.
+#[test]
+fn operations_go_on_from_turn_to_turn() {
+    let host = Host::new();
+    host.process(5).map(0, 0, 0xb01);
+    let queue = Dedicated::open(&host, 0, 5);
+    let mut engine = host.engine();
+    let mut run = |descriptor: Descriptor| {
+        queue.submit(descriptor.with_record(0xb0_0000));
+        crate::testing::run(&mut engine);
+        super::record(&host, 0xb0_0000)
+    };
+    let len = 1_u32 << 20;
+    let data: Vec<u8> = (0..len)
+        .map(|i| (i * 3 + i / 4099).to_le_bytes()[0])
+        .collect();
+    host.write(0, &data);
+    let (to, also_to, whole) = (0x20_0000, 0x40_0000, len / 512 * 520);
+    let record = run(Descriptor::copy_crc(0, to, len));
+    assert_eq!(record.crc(), super::model::crc32c(&data, 0, Flags::empty()));
+    assert!(host.bytes(to, data.len()) == data);
+    run(Descriptor::memory_fill_wide(5, to, len));
+    let filled = 5_u128.to_le_bytes().repeat(data.len() / 16);
+    assert!(host.bytes(to, data.len()) == filled);
+    run(Descriptor::dualcast(0, to, also_to, len));
+    assert!(host.bytes(to, data.len()) == data && host.bytes(also_to, data.len()) == data);
+    let fields = DifFields::of(DifBlock::Of512);
+    run(Descriptor::dif_insert(0, to, len, fields));
+    let blocks = super::model::with_fields(&data, &fields);
+    assert!(host.bytes(to, blocks.len()) == blocks);
+    let check = run(Descriptor::dif_check(to, whole, fields));
+    assert_eq!(check.status(), Status::SUCCESS);
+    assert_eq!(check.source_tags().reference, len / 512);
+    run(Descriptor::dif_strip(
+        to,
+        also_to + 0x10_0000,
+        whole,
+        fields,
+    ));
+    assert!(host.bytes(also_to + 0x10_0000, data.len()) == data);
 }
