@@ -110,10 +110,9 @@ impl<'a> Span<'a> {
         self.readable()?;
         to.writable()?;
         let len = self.len.min(to.len);
-        // SAFETY: 1. Both spans are mapped over `len` bytes, `to` for writing. 2. They may overlap,
-        // and `ptr::copy` allows it. 3. No reference to either exists; concurrent accesses by others
-        // may see it in part, which callers allow.
-        unsafe { ptr::copy(self.pointer().cast_const(), to.pointer(), len) };
+        // SAFETY: 1. Both spans are mapped over `len` bytes, `to` for writing. 2. No reference to either
+        // exists.
+        unsafe { copy::between_shared(self.pointer().cast_const(), to.pointer(), len) };
         self.settled()?;
         to.settled()
     }
