@@ -84,7 +84,7 @@ impl Line {
         number: 0,
         kind: Kind::NOTHING,
         epoch: Epoch::NEVER,
-        place: Place::START,
+        place: Place::NOWHERE,
     };
 
     #[inline]
