@@ -16,7 +16,7 @@ use crate::resolve::{Blocked, refusal_of};
 use crate::space::Space;
 use crate::tlb::{Epoch, Found, Key, Kind, Line, Tlb};
 use crate::upper::{Table, Upper};
-use crate::walk::{self, Leaf, LeafTable, Prefix, Refusal};
+use crate::walk::{self, FirstLeaf, Leaf, LeafTable, Prefix, Refusal, Rights};
 
 /// How many snapshots of memory and regions are kept before all caches start anew.
 const CROWD: usize = 4096;
@@ -43,6 +43,8 @@ enum Extent {
 struct Context {
     whose: Whose,
     space: Space,
+    /// What the space's first stage says of pages, if it has one.
+    first: Option<FirstLeaf>,
     memory: KeptSnapshot,
 }
 
@@ -55,6 +57,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    #[inline]
     fn prefix(&self) -> Prefix {
         match self.tag {
             Some(_) => Prefix::Pasid,
@@ -187,6 +190,7 @@ impl Caches {
         kept.let_go_except(current.map(Line::place));
     }
 
+    #[inline]
     fn tlb(&mut self, access: Access) -> &mut Tlb {
         if access.contains(Access::WRITE) {
             &mut self.writes
@@ -243,17 +247,16 @@ impl Caches {
         key: Key,
         request: Request,
     ) -> Result<Found, Box<Blocked>> {
+        if let Some(found) = self.step(key, request) {
+            return Ok(found);
+        }
         let Request { tag, at, access } = request;
         let local = &self.locals[Whose::of(tag).bucket().index()];
         let known = local.context.as_ref();
-        if known.is_some_and(|context| context.whose == Whose::of(tag)) {
-            let page = match self.last_step(key, request) {
-                Some(page) => Ok((page, PageSize::Size4K)),
-                None => self.walk(key, request),
-            };
-            if let Ok((page, size)) = page {
-                return Ok(self.put(key, request, page, size));
-            }
+        if known.is_some_and(|context| context.whose == Whose::of(tag))
+            && let Ok((page, size)) = self.walk(key, request)
+        {
+            return Ok(self.put(key, request, page, size));
         }
         // What refuses a request is what it is bound to at this moment.
         let (page, size) = function.with_user(tag, at, access, |user| {
@@ -263,6 +266,7 @@ impl Caches {
         Ok(self.put(key, request, page, size))
     }
 
+    #[inline]
     fn put(&mut self, key: Key, request: Request, page: Place, size: PageSize) -> Found {
         self.tlb(request.access).put(key, request.at, page, size);
         Found::within(page, request.at, size)
@@ -279,67 +283,90 @@ impl Caches {
             }
         }
         let whose = Whose::of(tag);
+        let first = match binding.space {
+            Space::FirstStage(stage) | Space::Nested(stage, _) => Some(FirstLeaf::new(stage)),
+            Space::SecondStage(_) | Space::PassThrough => None,
+        };
         self.locals[whose.bucket().index()].context = Some(Context {
             whose,
             space: binding.space,
+            first,
             memory,
         });
     }
 
-    /// Takes the last step of a walk, or of both, by the tables that were walked through before.
-    /// `None` whenever there is anything to be said of it.
+    /// The memory at an address that is not cached, if one step by tables that were walked through before
+    /// leads there. `None` whenever there is anything to be said of it.
+    #[inline(never)]
+    pub(crate) fn step(&mut self, key: Key, request: Request) -> Option<Found> {
+        let page = self.last_step(key, request)?;
+        Some(self.put(key, request, page, PageSize::Size4K))
+    }
+
+    #[inline]
     fn last_step(&mut self, key: Key, request: Request) -> Option<Place> {
         let Request { tag, at, access } = request;
-        if walk::is_interrupt(at, request.prefix()) {
+        let whose = Whose::of(tag);
+        let context = self.locals[whose.bucket().index()].context.as_ref()?;
+        if context.whose != whose || walk::is_interrupt(at, request.prefix()) {
             return None;
         }
-        let Self {
-            locals,
-            upper,
-            kept,
-            ..
-        } = self;
-        let context = locals[Whose::of(tag).bucket().index()].context.as_ref()?;
-        let Context { space, memory, .. } = context;
-        let entry = |key: Key, address: u64| {
-            let table = upper.find(key, address)?;
-            let entry = table.place.after(walk::leaf_offset_bytes(address));
-            Some((table.rights, kept.load_u64(entry).ok()?))
-        };
-        let (own, behind) = (key.of_tag(), key.behind());
-        let page = match space {
-            Space::FirstStage(stage) => {
-                let (rights, entry) = entry(own, at.get())?;
-                walk::first_leaf(stage, rights, entry, access)?
+        let memory = context.memory;
+        let page = match (context.first, &context.space) {
+            (Some(first), Space::FirstStage(_)) => {
+                let (rights, entry) = self.entry(key.of_tag(), at.get())?;
+                first.page(rights, entry, access)?
             }
-            Space::SecondStage(stage) => {
-                let (rights, entry) = entry(behind, at.get())?;
-                walk::second_leaf(stage, rights, entry, access)?
-            }
-            Space::Nested(stage, outer) => {
-                let (rights, first) = entry(own, at.get())?;
-                let inner = walk::first_leaf(stage, rights, first, access)?;
-                match entry(behind, inner.get()) {
-                    Some((rights, second)) => walk::second_leaf(outer, rights, second, access)?,
-                    None => {
-                        let tables = kept.snapshot(*memory)?;
-                        let (leaf, table) = walk::walk_second(outer, tables, inner, access).ok()?;
-                        if let Some(table) = table {
-                            note(upper, kept, *memory, behind, table);
-                        }
-                        leaf.at
-                    }
-                }
-            }
-            Space::PassThrough => return None,
+            _ => self.last_step_behind(key, request)?,
         };
         if walk::meets_interrupt_range(page, PageSize::Size4K) {
             return None;
         }
-        let place = kept.find(*memory, page, PAGE_BYTES).ok()?;
-        let suits = !access.contains(Access::WRITE)
-            || kept.reach(place, PAGE_BYTES).is_ok_and(Reach::is_writable);
+        let place = self.kept.find(memory, page, PAGE_BYTES).ok()?;
+        let suits = !access.contains(Access::WRITE) || {
+            let reach = self.kept.reach(place, PAGE_BYTES);
+            reach.is_ok_and(Reach::is_writable)
+        };
         suits.then_some(place)
+    }
+
+    /// The entry of an address in a table that was walked through, and what the path to it allows.
+    #[inline]
+    fn entry(&self, key: Key, address: u64) -> Option<(Rights, u64)> {
+        let table = self.upper.find(key, address)?;
+        let entry = table.place.after(walk::leaf_offset_bytes(address));
+        Some((table.rights, self.kept.load_u64(entry).ok()?))
+    }
+
+    /// The last step where a second stage has part in it.
+    #[inline(never)]
+    fn last_step_behind(&mut self, key: Key, request: Request) -> Option<Gpa> {
+        let Request { tag, at, access } = request;
+        let context = self.locals[Whose::of(tag).bucket().index()]
+            .context
+            .as_ref()?;
+        let memory = context.memory;
+        let behind = key.behind();
+        let (inner, outer) = match (context.first, context.space) {
+            (Some(first), Space::Nested(_, outer)) => {
+                let (rights, entry) = self.entry(key.of_tag(), at.get())?;
+                (first.page(rights, entry, access)?, outer)
+            }
+            (_, Space::SecondStage(outer)) => {
+                let (rights, entry) = self.entry(behind, at.get())?;
+                return walk::second_leaf(&outer, rights, entry, access);
+            }
+            _ => return None,
+        };
+        if let Some((rights, entry)) = self.entry(behind, inner.get()) {
+            return walk::second_leaf(&outer, rights, entry, access);
+        }
+        let tables = self.kept.snapshot(memory)?;
+        let (leaf, table) = walk::walk_second(&outer, tables, inner, access).ok()?;
+        if let Some(table) = table {
+            note(&mut self.upper, &self.kept, memory, behind, table);
+        }
+        Some(leaf.at)
     }
 
     /// Walks the tables by what is known of the tag.

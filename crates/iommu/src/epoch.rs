@@ -22,7 +22,7 @@ struct Line(AtomicU64);
 pub(crate) struct Slot(Line);
 
 /// How many accesses one announcement is for within a piece of work.
-const ACCESSES: u32 = 64;
+const ACCESSES: u64 = 64;
 /// How many bytes count as one access more.
 const BYTES_SHIFT: u32 = 10;
 
@@ -32,7 +32,7 @@ pub(crate) struct Presence {
     /// What the slot holds.
     value: u64,
     /// How many accesses the announcement that stands is still for.
-    left: u32,
+    left: u64,
     work: Work,
 }
 
@@ -71,8 +71,7 @@ impl Presence {
         if self.left == 0 {
             self.announce();
         }
-        let bytes = u32::try_from(len_bytes >> BYTES_SHIFT).unwrap_or(u32::MAX);
-        self.left = self.left.saturating_sub(bytes.saturating_add(1));
+        self.left = self.left.saturating_sub((len_bytes >> BYTES_SHIFT) + 1);
         InFlight(self)
     }
 

@@ -255,7 +255,7 @@ struct Job {
 }
 
 impl Job {
-    /// Serves it, by the short way if all of it lies in one page that is cached.
+    /// Serves it, by the short way if all of it lies in one page that is cached, or whose table is.
     #[inline]
     fn run(
         self,
@@ -269,7 +269,9 @@ impl Job {
         } = &mut *port;
         let in_flight = presence.enter(self.len_bytes);
         caches.refresh(&function.generations, self.by.tag);
-        let found = caches.cached(self.key(caches), self.at, self.access);
+        let key = self.key(caches);
+        let cached = caches.cached(key, self.at, self.access);
+        let found = cached.or_else(|| caches.step(key, self.request()));
         if let Some(found) = found
             && self.len_bytes <= found.left_bytes.min(CHUNK_BYTES)
             && let Ok(reach) = caches.reach(found, self.len_bytes)
@@ -324,6 +326,15 @@ impl Job {
             }
         }
         Ok(())
+    }
+
+    #[inline]
+    const fn request(&self) -> Request {
+        Request {
+            tag: self.by.tag,
+            at: self.at,
+            access: self.access,
+        }
     }
 
     /// What cached translations for it must agree with.
