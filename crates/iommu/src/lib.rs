@@ -25,6 +25,7 @@
 //! interrupt address range is refused, whatever its space says (§3.14).
 
 mod audit;
+mod barrier;
 mod caches;
 mod claim;
 mod entry;
