@@ -22,12 +22,9 @@ struct Held {
     snapshot: Arc<Snapshot>,
     /// The number of its first region; the others follow in their order.
     first: usize,
-    /// Its largest region, where most of what is looked for is.
-    largest: Extent,
 }
-
 /// Where a region is, as plain numbers.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Extent {
     at: u64,
     len_bytes: u64,
@@ -71,7 +68,11 @@ impl Extent {
 /// One of the snapshots that are kept. Means nothing to another [`Kept`], nor after it
 /// was let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeptSnapshot(usize);
+pub struct KeptSnapshot {
+    number: usize,
+    /// Its largest region, where most of what is looked for is.
+    largest: Extent,
+}
 
 /// A place in a region that is kept. Means nothing to another [`Kept`], nor after it was
 /// let go: it is then an error or another place.
@@ -111,18 +112,23 @@ impl Kept {
     /// to that when there are many.
     pub fn keep(&mut self, snapshot: &Arc<Snapshot>) -> KeptSnapshot {
         let same = |held: &Held| Arc::ptr_eq(&held.snapshot, snapshot);
-        if let Some(number) = self.snapshots.iter().position(same) {
-            return KeptSnapshot(number);
+        let known = self.snapshots.iter().position(same);
+        let number = known.unwrap_or_else(|| self.add(snapshot));
+        let first = self.snapshots[number].first;
+        KeptSnapshot {
+            number,
+            largest: Extent::largest_of(snapshot, first),
         }
-        let first = self.regions.len();
+    }
+
+    fn add(&mut self, snapshot: &Arc<Snapshot>) -> usize {
         self.snapshots.push(Held {
             snapshot: Arc::clone(snapshot),
-            first,
-            largest: Extent::largest_of(snapshot, first),
+            first: self.regions.len(),
         });
         let regions = snapshot.regions().map(Arc::clone);
         self.regions.extend(regions.map(Some));
-        KeptSnapshot(self.snapshots.len() - 1)
+        self.snapshots.len() - 1
     }
 
     /// How many snapshots and regions are kept, or have been since all were let go.
@@ -163,7 +169,7 @@ impl Kept {
     #[inline]
     #[must_use]
     pub fn snapshot(&self, kept: KeptSnapshot) -> Option<&Snapshot> {
-        self.snapshots.get(kept.0).map(|held| &*held.snapshot)
+        self.snapshots.get(kept.number).map(|held| &*held.snapshot)
     }
 
     /// Where an address of a snapshot lies, if `len_bytes` from there on lie in one region.
@@ -172,17 +178,16 @@ impl Kept {
     /// [`MemoryError::Unmapped`]; also of the regions after the first 2^32.
     #[inline]
     pub fn find(&self, kept: KeptSnapshot, at: Gpa, len_bytes: u64) -> Result<Place, MemoryError> {
-        let unmapped = MemoryError::Unmapped { at };
-        let held = self.snapshots.get(kept.0).ok_or(unmapped)?;
-        match held.largest.find(at, len_bytes) {
+        match kept.largest.find(at, len_bytes) {
             Some(place) => Ok(place),
-            None => self.search(held, at, len_bytes),
+            None => self.search(kept, at, len_bytes),
         }
     }
 
     #[inline(never)]
-    fn search(&self, held: &Held, at: Gpa, len_bytes: u64) -> Result<Place, MemoryError> {
+    fn search(&self, kept: KeptSnapshot, at: Gpa, len_bytes: u64) -> Result<Place, MemoryError> {
         let unmapped = MemoryError::Unmapped { at };
+        let held = self.snapshots.get(kept.number).ok_or(unmapped)?;
         let (index, offset_bytes) = held.snapshot.locate(at, len_bytes)?;
         let number = held.first + index;
         let region = self.regions.get(number).and_then(Option::as_ref);

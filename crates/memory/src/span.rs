@@ -108,7 +108,6 @@ impl<'a> Span<'a> {
     /// Reads the start of the span, as much as `into` holds.
     #[inline]
     pub(crate) fn read(self, into: &mut [u8]) -> Result<(), MemoryError> {
-        self.readable()?;
         let len = into.len().min(self.len);
         // SAFETY: 1. The span is mapped over `len` bytes, for reading. 2. `into` is ours alone over
         // `len` bytes. 3. A mapping of a file and a Rust slice never overlap: no reference is ever
@@ -189,7 +188,6 @@ impl<'a> Span<'a> {
     #[inline]
     pub(crate) fn load<R>(self, access: impl FnOnce(&AtomicU64) -> R) -> Result<R, MemoryError> {
         let word = self.atomic_pointer::<u64>()?;
-        self.readable()?;
         // SAFETY: 1. The word is aligned and inside the span (`atomic_pointer`). 2. The region is
         // borrowed past the call. 3. Everyone else's accesses to it are atomic ones of this room or
         // another process's.
@@ -211,7 +209,6 @@ impl<'a> Span<'a> {
         access: impl FnOnce(&AtomicU32) -> R,
     ) -> Result<R, MemoryError> {
         let word = self.atomic_pointer::<u32>()?;
-        self.readable()?;
         // SAFETY: 1. The word is aligned and inside the span (`atomic_pointer`). 2. The region is
         // borrowed past the call. 3. Everyone else's accesses to it are atomic ones of this room or
         // another process's.
