@@ -297,7 +297,7 @@ impl Caches {
 
     /// The memory at an address that is not cached, if one step by tables that were walked through before
     /// leads there. `None` whenever there is anything to be said of it.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn step(&mut self, key: Key, request: Request) -> Option<Found> {
         let page = self.last_step(key, request)?;
         Some(self.put(key, request, page, PageSize::Size4K))
@@ -312,7 +312,7 @@ impl Caches {
             return None;
         }
         let memory = context.memory;
-        let page = match (context.first, &context.space) {
+        let page = match (&context.first, &context.space) {
             (Some(first), Space::FirstStage(_)) => {
                 let (rights, entry) = self.entry(key.of_tag(), at.get())?;
                 first.page(rights, entry, access)?

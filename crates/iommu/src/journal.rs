@@ -214,14 +214,14 @@ pub(crate) enum Known {
 
 /// The generations of a function's tags.
 pub(crate) struct Generations {
-    journals: Box<[Journal]>,
+    journals: Box<[Journal; BUCKETS]>,
     writing: Mutex<()>,
 }
 
 impl Generations {
     pub(crate) fn new() -> Self {
         Self {
-            journals: Bucket::all().map(|_| Journal::new()).collect(),
+            journals: Box::new(std::array::from_fn(|_| Journal::new())),
             writing: Mutex::new(()),
         }
     }
@@ -259,7 +259,7 @@ impl Generations {
     /// Makes everything cached stale.
     pub(crate) fn advance_all(&self) {
         let _writing = locked(&self.writing);
-        for journal in &self.journals {
+        for journal in self.journals.iter() {
             journal.advance(Removal::Everything);
         }
     }

@@ -273,7 +273,8 @@ impl Job {
         let cached = caches.cached(key, self.at, self.access);
         let found = cached.or_else(|| caches.step(key, self.request()));
         if let Some(found) = found
-            && self.len_bytes <= found.left_bytes.min(CHUNK_BYTES)
+            && self.len_bytes <= found.left_bytes
+            && self.len_bytes <= CHUNK_BYTES
             && let Ok(reach) = caches.reach(found, self.len_bytes)
             && part(reach, 0, index(self.len_bytes)).is_ok()
         {

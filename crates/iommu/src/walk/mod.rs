@@ -275,7 +275,8 @@ impl FirstLeaf {
 
     /// The page of 4 KiB that an entry leads to. `None` unless the entry allows the access and has its
     /// marks: then the whole walk says what becomes of it.
-    #[inline]
+    // A call would cost more than the judgement.
+    #[inline(always)]
     pub(crate) fn page(&self, rights: Rights, entry: u64, access: Access) -> Option<Gpa> {
         if access == Access::READ {
             self.reads.leaf(rights, entry)
