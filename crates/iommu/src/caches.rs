@@ -43,7 +43,7 @@ enum Extent {
 struct Context {
     whose: Whose,
     space: Space,
-    /// What the space's first stage says of pages, if it has one.
+    /// What its first stage says of pages, if the space has one and nothing else.
     first: Option<FirstLeaf>,
     memory: KeptSnapshot,
 }
@@ -284,8 +284,8 @@ impl Caches {
         }
         let whose = Whose::of(tag);
         let first = match binding.space {
-            Space::FirstStage(stage) | Space::Nested(stage, _) => Some(FirstLeaf::new(stage)),
-            Space::SecondStage(_) | Space::PassThrough => None,
+            Space::FirstStage(stage) => Some(FirstLeaf::new(stage)),
+            Space::Nested(..) | Space::SecondStage(_) | Space::PassThrough => None,
         };
         self.locals[whose.bucket().index()].context = Some(Context {
             whose,
@@ -311,18 +311,18 @@ impl Caches {
         if context.whose != whose || walk::is_interrupt(at, request.prefix()) {
             return None;
         }
-        let memory = context.memory;
-        let page = match (&context.first, &context.space) {
-            (Some(first), Space::FirstStage(_)) => {
-                let (rights, entry) = self.entry(key.of_tag(), at.get())?;
-                first.page(rights, entry, access)?
-            }
-            _ => self.last_step_behind(key, request)?,
+        let (page, memory) = if let Some(first) = &context.first {
+            let (rights, entry) = self.entry(key.of_tag(), at.get())?;
+            (first.page(rights, entry, access)?, &context.memory)
+        } else {
+            let page = self.last_step_behind(key, whose, at, access)?;
+            let context = self.locals[whose.bucket().index()].context.as_ref()?;
+            (page, &context.memory)
         };
         if walk::meets_interrupt_range(page, PageSize::Size4K) {
             return None;
         }
-        let place = self.kept.find(memory, page, PAGE_BYTES).ok()?;
+        let place = self.kept.find(*memory, page, PAGE_BYTES).ok()?;
         let suits = !access.contains(Access::WRITE) || {
             let reach = self.kept.reach(place, PAGE_BYTES);
             reach.is_ok_and(Reach::is_writable)
@@ -340,23 +340,26 @@ impl Caches {
 
     /// The last step where a second stage has part in it.
     #[inline(never)]
-    fn last_step_behind(&mut self, key: Key, request: Request) -> Option<Gpa> {
-        let Request { tag, at, access } = request;
-        let context = self.locals[Whose::of(tag).bucket().index()]
-            .context
-            .as_ref()?;
+    fn last_step_behind(
+        &mut self,
+        key: Key,
+        whose: Whose,
+        at: Iova,
+        access: Access,
+    ) -> Option<Gpa> {
+        let context = self.locals[whose.bucket().index()].context.as_ref()?;
         let memory = context.memory;
         let behind = key.behind();
-        let (inner, outer) = match (context.first, context.space) {
-            (Some(first), Space::Nested(_, outer)) => {
+        let (inner, outer) = match context.space {
+            Space::Nested(stage, outer) => {
                 let (rights, entry) = self.entry(key.of_tag(), at.get())?;
-                (first.page(rights, entry, access)?, outer)
+                (walk::first_leaf(&stage, rights, entry, access)?, outer)
             }
-            (_, Space::SecondStage(outer)) => {
+            Space::SecondStage(outer) => {
                 let (rights, entry) = self.entry(behind, at.get())?;
                 return walk::second_leaf(&outer, rights, entry, access);
             }
-            _ => return None,
+            Space::FirstStage(_) | Space::PassThrough => return None,
         };
         if let Some((rights, entry)) = self.entry(behind, inner.get()) {
             return walk::second_leaf(&outer, rights, entry, access);

@@ -187,6 +187,8 @@ impl<const COUNT: usize, const MASK: u64> Lines<COUNT, MASK> {
 pub(crate) struct Tlb {
     small: Lines<SMALL_LINES, { u64::MAX }>,
     large: Lines<LARGE_LINES, { u64::MAX }>,
+    /// Whether a piece of 2 MiB was ever cached: where tables have pages of 4 KiB alone, none is looked for.
+    has_large: bool,
 }
 
 /// The memory at an address, to the end of its page.
@@ -215,6 +217,7 @@ impl Tlb {
         Self {
             small: Lines::new(),
             large: Lines::new(),
+            has_large: false,
         }
     }
 
@@ -223,6 +226,9 @@ impl Tlb {
         let small = at.get() >> PAGE_SHIFT;
         if let Some(line) = self.small.find(key, small) {
             return Some(Found::within(line.place, at, PageSize::Size4K));
+        }
+        if !self.has_large {
+            return None;
         }
         let large = at.get() >> PageSize::Size2M.shift();
         let line = self.large.find(key, large)?;
@@ -235,7 +241,10 @@ impl Tlb {
         let line = Line::new(key, at.get() >> size.shift(), page);
         match size {
             PageSize::Size4K => self.small.put(line),
-            _ => self.large.put(line),
+            _ => {
+                self.has_large = true;
+                self.large.put(line);
+            }
         }
     }
 
@@ -254,5 +263,6 @@ impl Tlb {
     pub(crate) fn clear(&mut self) {
         self.small.clear();
         self.large.clear();
+        self.has_large = false;
     }
 }

@@ -180,14 +180,14 @@ impl Kept {
     pub fn find(&self, kept: KeptSnapshot, at: Gpa, len_bytes: u64) -> Result<Place, MemoryError> {
         match kept.largest.find(at, len_bytes) {
             Some(place) => Ok(place),
-            None => self.search(kept, at, len_bytes),
+            None => self.search(kept.number, at, len_bytes),
         }
     }
 
     #[inline(never)]
-    fn search(&self, kept: KeptSnapshot, at: Gpa, len_bytes: u64) -> Result<Place, MemoryError> {
+    fn search(&self, number: usize, at: Gpa, len_bytes: u64) -> Result<Place, MemoryError> {
         let unmapped = MemoryError::Unmapped { at };
-        let held = self.snapshots.get(kept.number).ok_or(unmapped)?;
+        let held = self.snapshots.get(number).ok_or(unmapped)?;
         let (index, offset_bytes) = held.snapshot.locate(at, len_bytes)?;
         let number = held.first + index;
         let region = self.regions.get(number).and_then(Option::as_ref);

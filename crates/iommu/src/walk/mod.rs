@@ -283,9 +283,19 @@ impl FirstLeaf {
         } else if access == Access::WRITE {
             self.writes.leaf(rights, entry)
         } else {
-            first::leaf(&self.stage, rights, entry, access)
+            first_leaf(&self.stage, rights, entry, access)
         }
     }
+}
+
+/// As [`FirstLeaf::page`], with nothing worked out ahead.
+pub(crate) fn first_leaf(
+    stage: &FirstStage,
+    rights: Rights,
+    entry: u64,
+    access: Access,
+) -> Option<Gpa> {
+    first::leaf(stage, rights, entry, access)
 }
 
 /// The page of 4 KiB that an entry of a second stage's [`LeafTable`] leads to, as
