@@ -2,7 +2,7 @@ use palisade_memory::MemoryError;
 use palisade_units::{Access, Iova, PAGE_BYTES};
 
 use super::{CHUNK_BYTES, DmaError, DmaPort, Job, Requester, conclude};
-use crate::caches::{Caches, Request};
+use crate::caches::Caches;
 use crate::tlb::{Found, Key};
 
 /// How many pieces of a copy are looked up before the first of them moves.
@@ -66,8 +66,8 @@ impl DmaPort {
         self.copy_in_pieces(read, write)
     }
 
-    /// Serves a copy of which each side lies in one page that is cached, or whose table is. `false` if it is
-    /// no such, or something is to be said of it.
+    /// Serves a copy of which each side lies in one page that is cached. `false` if it is no such, or
+    /// something is to be said of it.
     #[inline]
     fn copy_cached(
         &mut self,
@@ -88,17 +88,10 @@ impl DmaPort {
         caches.refresh(&function.generations, destination.tag);
         let read_key = caches.key(source.tag, source.kind(Access::READ));
         let write_key = caches.key(destination.tag, destination.kind(Access::WRITE));
-        let find = |caches: &mut Caches, by: Requester, key, at, access| {
-            let cached = caches.cached(key, at, access);
-            cached.or_else(|| {
-                let (tag, access) = (by.tag, by.access(access));
-                caches.step(key, Request { tag, at, access })
-            })
-        };
-        let Some(from) = find(caches, source, read_key, from, Access::READ) else {
+        let Some(from) = caches.cached(read_key, from, Access::READ) else {
             return false;
         };
-        let Some(to) = find(caches, destination, write_key, to, Access::WRITE) else {
+        let Some(to) = caches.cached(write_key, to, Access::WRITE) else {
             return false;
         };
         len_bytes <= from.left_bytes.min(to.left_bytes)
