@@ -59,8 +59,8 @@ enum Aloud {
 }
 
 /// After how many announcements in a row a port falls quiet. To be made loud again costs its thread and the
-/// invalidation two microseconds each: a thousandth of the time that so many take.
-const QUIET_AFTER: u32 = if cfg!(test) { 3 } else { 1 << 16 };
+/// invalidation two microseconds each: a hundredth of the time that so many accesses take at least.
+const QUIET_AFTER: u32 = if cfg!(test) { 3 } else { 1 << 14 };
 
 /// How many accesses one announcement is for within a piece of work.
 const ACCESSES: u64 = 64;
