@@ -297,13 +297,14 @@ impl Caches {
 
     /// The memory at an address that is not cached, if one step by tables that were walked through before
     /// leads there. `None` whenever there is anything to be said of it.
-    #[inline]
+    // As of `cached`, and what a request is worked out to be is worked out already.
+    #[inline(always)]
     pub(crate) fn step(&mut self, key: Key, request: Request) -> Option<Found> {
         let page = self.last_step(key, request)?;
         Some(self.put(key, request, page, PageSize::Size4K))
     }
 
-    #[inline]
+    #[inline(always)]
     fn last_step(&mut self, key: Key, request: Request) -> Option<Place> {
         let Request { tag, at, access } = request;
         let whose = Whose::of(tag);

@@ -256,7 +256,8 @@ struct Job {
 
 impl Job {
     /// Serves it, by the short way if all of it lies in one page that is cached, or whose table is.
-    #[inline]
+    // In the caller, who knows the length and whether it reads or writes, it is a third shorter.
+    #[inline(always)]
     fn run(
         self,
         port: &mut DmaPort,
@@ -270,8 +271,10 @@ impl Job {
         let in_flight = presence.enter(self.len_bytes);
         caches.refresh(&function.generations, self.by.tag);
         let key = self.key(caches);
-        let cached = caches.cached(key, self.at, self.access);
-        let found = cached.or_else(|| caches.step(key, self.request()));
+        let found = match caches.cached(key, self.at, self.access) {
+            Some(found) => Some(found),
+            None => caches.step(key, self.request()),
+        };
         if let Some(found) = found
             && self.len_bytes <= found.left_bytes
             && self.len_bytes <= CHUNK_BYTES
