@@ -44,6 +44,17 @@ pub struct Binding {
     pub supervisor: SupervisorRequests,
 }
 
+impl Binding {
+    /// Whether privileged requests are refused whatever the tables of the space say. A first stage speaks for
+    /// itself.
+    pub(crate) const fn supervisor_of_space(&self) -> SupervisorRequests {
+        match self.space {
+            Space::FirstStage(_) | Space::Nested(..) => SupervisorRequests::Allowed,
+            Space::SecondStage(_) | Space::PassThrough => self.supervisor,
+        }
+    }
+}
+
 /// One user's share of an entry. It holds the PASID for as long as the entry stands.
 pub(crate) struct User {
     pub(crate) hold: Hold,

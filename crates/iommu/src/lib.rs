@@ -29,6 +29,7 @@
 //! interrupt address range is refused, whatever its space says (§3.14).
 
 mod audit;
+mod barrier;
 mod cached;
 mod caches;
 mod claim;
