@@ -32,5 +32,7 @@ pub use mediation::Mediation;
 pub use parent::{Parent, QueueUse, Shape};
 pub use registry::Registry;
 pub use slice::{Slice, SliceInfo, SliceType, UnknownSliceType};
-pub use trap_map::{TrapRange, Treatment, trap_map};
+pub use trap_map::{
+    Access, COMMANDS, CommandRule, Operand, Place, Reaches, TrappedRegister, Treatment, trap_map,
+};
 pub use whole::Whole;
