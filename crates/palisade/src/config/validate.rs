@@ -31,7 +31,10 @@ pub(super) struct Checker<'a> {
     sockets: BTreeSet<PathBuf>,
     uuids: BTreeSet<Uuid>,
     dedicated: BTreeMap<String, u8>,
+    /// Who has a parent to himself.
     exclusive: BTreeMap<String, String>,
+    /// Who has slices of a parent.
+    sliced: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// What the tenants share.
@@ -52,6 +55,7 @@ pub(super) fn host(file: &Path, text: &str, raw: raw::Host) -> Checked<HostConfi
         uuids: BTreeSet::new(),
         dedicated: BTreeMap::new(),
         exclusive: BTreeMap::new(),
+        sliced: BTreeMap::new(),
     };
     let control = raw.control.map(|path| checker.path(&path));
     let state = match raw.state {
@@ -405,25 +409,29 @@ impl Checker<'_> {
             })?;
         match (kind, parent.sharing) {
             (FunctionKind::Exclusive, ParentSharing::Mediated) => {
-                return Err(self.wrong(
-                    &raw.kind,
-                    format!(
-                        "parent {:?} is mediated: say sharing = \"exclusive\" there",
-                        parent.name
-                    ),
-                ));
+                let mut what = format!(
+                    "parent {:?} is mediated: say sharing = \"exclusive\" there",
+                    parent.name
+                );
+                if let Some(tenants) = self.sliced.get(&parent.name) {
+                    let names: Vec<_> = tenants.iter().map(|t| format!("{t:?}")).collect();
+                    let names = names.join(", ");
+                    what = format!("{what}, and take away the slices of it that are with {names}");
+                }
+                return Err(self.wrong(&raw.kind, what));
             }
             (
                 FunctionKind::DedicatedQueue | FunctionKind::SharedQueue,
                 ParentSharing::Exclusive,
             ) => {
-                return Err(self.wrong(
-                    &raw.kind,
-                    format!(
-                        "parent {:?} is exclusive: only type = \"exclusive\" is allowed",
-                        parent.name
-                    ),
-                ));
+                let mut what = format!(
+                    "parent {:?} is exclusive: only type = \"exclusive\" is allowed",
+                    parent.name
+                );
+                if let Some(owner) = self.exclusive.get(&parent.name) {
+                    what = format!("{what}, and tenant {owner:?} has that");
+                }
+                return Err(self.wrong(&raw.kind, what));
             }
             _ => {}
         }
@@ -439,6 +447,10 @@ impl Checker<'_> {
                     parent.name
                 ),
             ));
+        }
+        if kind != FunctionKind::Exclusive {
+            let tenants = self.sliced.entry(parent.name.clone()).or_default();
+            tenants.insert(tenant.to_owned());
         }
         if kind == FunctionKind::DedicatedQueue {
             let taken = self.dedicated.entry(parent.name.clone()).or_default();
