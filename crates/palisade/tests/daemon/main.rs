@@ -7,6 +7,7 @@ mod host;
 mod limits;
 mod mdev;
 mod mdev_kept;
+mod mdev_machines;
 mod mdev_sharing;
 mod owner;
 mod serve;

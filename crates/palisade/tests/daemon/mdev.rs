@@ -1,12 +1,12 @@
 //! Functions that come and go while a daemon runs.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use palisade_driver::FunctionAddress;
-use palisade_vfio_user::Client;
+use palisade_vfio_user::{Client, Region};
 use serde_json::{Value, json};
 
-use crate::host::{CONFIG, Daemon, FIRST, TenantProcess, copies_a_page, palisade, wait_until};
+use crate::host::{Daemon, FIRST, TenantProcess, copies_a_page, palisade, wait_until};
 
 const MIB: u64 = 1 << 20;
 const NAMED: &str = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6";
@@ -29,8 +29,7 @@ fn r68_a_slice_made_at_run_time_works_as_one_of_the_configuration_does() {
     });
     assert_eq!(daemon.mdev(NAMED), line);
     assert_eq!(daemon.mdevs().len(), before.len() + 1);
-    let mode = fs::metadata(&socket).unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::mode(&mode.permissions());
+    let mode = fs::metadata(&socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 
     // A guest that starts later has it beside the one of the configuration.
@@ -149,6 +148,38 @@ fn r68_slices_come_and_go_without_leaving_threads_sockets_or_queues_behind() {
     wait_until("all is given back", || {
         (count("task"), count("fd")) == before
     });
+}
+
+#[test]
+fn r72_a_function_is_removed_or_has_a_client_never_both() {
+    let daemon = Daemon::start();
+    for _ in 0..20 {
+        let made = daemon.make("alice", "dsa0", "dedicated-queue", &[]);
+        let socket = made.address.socket.clone();
+        let clients = std::thread::spawn(move || {
+            // Until there is no socket any more.
+            while socket.exists() {
+                if let Ok(mut client) = Client::connect(&socket) {
+                    // Whoever is let in has the device for as long as it likes.
+                    let info = client.region_info(Region::Config);
+                    assert!(info.is_ok_and(|info| info.len_bytes > 0));
+                }
+            }
+        });
+        wait_until("it is removed between two clients", || {
+            let said = daemon.ctl(&["mdev", "remove", &made.uuid]);
+            let complaint = String::from_utf8(said.stderr).unwrap();
+            assert!(
+                said.status.success() || complaint.contains("EBUSY"),
+                "{complaint}"
+            );
+            said.status.success()
+        });
+        assert!(!made.address.socket.exists());
+        clients.join().unwrap();
+    }
+    daemon.wait_for_end_of("alice");
+    assert_eq!(daemon.ledger().outstanding, 0);
 }
 
 #[test]
@@ -280,56 +311,4 @@ fn sigterm_takes_the_sockets_of_run_time_away_too() {
         .collect();
     assert_eq!(left, ["host.toml"]);
     alice.kill();
-}
-
-/// The table that `palisade dmar` writes.
-fn table(arguments: &[&str], daemon: &Daemon) -> Vec<u8> {
-    let file = daemon.folder().join("dmar.bin");
-    let mut command = palisade();
-    command.args(["dmar", "--base", "0xfebf1000", "--format", "table"]);
-    let status = command.args(arguments).arg("--output").arg(&file).status();
-    assert!(status.unwrap().success());
-    fs::read(file).unwrap()
-}
-
-#[test]
-fn r68_the_table_of_a_tenant_has_the_functions_of_run_time() {
-    let daemon = Daemon::start();
-    let config = daemon.folder().join("host.toml").display().to_string();
-    let of_alice = ["--config", &config, "--tenant", "alice"];
-    let two = ["--function", "00:11.0", "--function", "00:12.0"];
-    assert_eq!(table(&of_alice, &daemon), table(&two, &daemon));
-    daemon.make("bob", "dsa0", "shared-queue", &[]);
-    let made = daemon.make("alice", "dsa0", "shared-queue", &["--guest-bdf", "00:05.0"]);
-    let three = [&two[..], &["--function", "00:05.0"]].concat();
-    assert_eq!(table(&of_alice, &daemon), table(&three, &daemon));
-    removed(&daemon, &made.uuid);
-    assert_eq!(table(&of_alice, &daemon), table(&two, &daemon));
-}
-
-#[test]
-fn a_table_can_be_written_before_the_host_runs() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("host.toml");
-    fs::write(&config, CONFIG).unwrap();
-    let mut command = palisade();
-    command.args([
-        "dmar",
-        "--base",
-        "0xfebf1000",
-        "--tenant",
-        "alice",
-        "--config",
-    ]);
-    command
-        .arg(&config)
-        .arg("--output")
-        .arg(folder.path().join("dmar.bin"));
-    let said = command.output().unwrap();
-    assert!(said.status.success());
-    let remark = String::from_utf8(said.stderr).unwrap();
-    assert!(
-        remark.contains("made at run time are not in the table"),
-        "{remark}"
-    );
 }
