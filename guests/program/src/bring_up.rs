@@ -49,6 +49,23 @@ impl Accelerator {
         read_number(&self.queue_folder().join("max_transfer_size"))
     }
 
+    /// How many entries its queue is given.
+    ///
+    /// # Errors
+    /// sysfs does not say how many there are.
+    pub fn queue_entries(&self) -> anyhow::Result<u64> {
+        let most = read_number(&self.folder().join("max_work_queues_size"))?;
+        Ok(QUEUE_ENTRIES.min(most))
+    }
+
+    /// Waits until the device file of its queue is there.
+    ///
+    /// # Errors
+    /// It does not come.
+    pub fn wait_for_queue(&self) -> anyhow::Result<()> {
+        wait_for(&self.queue_path())
+    }
+
     fn folder(&self) -> PathBuf {
         Path::new(DEVICES).join(&self.name)
     }
@@ -73,8 +90,7 @@ impl Accelerator {
     pub fn enable(&self, kind: QueueKind) -> anyhow::Result<()> {
         let engine = Path::new(DEVICES).join(format!("engine{}.0", self.number));
         write(&engine.join("group_id"), "0")?;
-        let most = read_number(&self.folder().join("max_work_queues_size"))?;
-        let entries = QUEUE_ENTRIES.min(most).to_string();
+        let entries = self.queue_entries()?.to_string();
         let queue = self.queue_folder();
         let steps = [
             ("group_id", "0"),
@@ -101,7 +117,7 @@ impl Accelerator {
         self.bind("idxd", &self.name)?;
         self.bind(kind.driver(), &self.queue_name())?;
         match kind {
-            QueueKind::User => wait_for(&self.queue_path()),
+            QueueKind::User => self.wait_for_queue(),
             QueueKind::Kernel => Ok(()),
         }
     }

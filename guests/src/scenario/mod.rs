@@ -1,5 +1,6 @@
 //! The tests with real guests, each by its name.
 
+mod accel_config;
 mod hello;
 mod kill;
 mod matrix;
@@ -17,6 +18,7 @@ use anyhow::{bail, ensure};
 
 use crate::Layout;
 use crate::host::{self, Boot};
+use crate::image::Extra;
 use crate::setup::{Kernel, Movdir64b, Setup};
 use crate::vm::{Seen, image_for, kernel_arguments};
 
@@ -50,7 +52,13 @@ impl<'a> Bench<'a> {
 
     /// The image for a kernel.
     fn image(&self, kernel: &Kernel) -> anyhow::Result<PathBuf> {
-        image_for(self.layout, self.setup, kernel)
+        image_for(self.layout, self.setup, kernel, Extra::None)
+    }
+
+    /// The image for a kernel, with the distribution's tool for accelerators.
+    fn image_with_accel_config(&self, kernel: &Kernel) -> anyhow::Result<PathBuf> {
+        let extra = Extra::AccelConfig(&self.setup.accel_config);
+        image_for(self.layout, self.setup, kernel, extra)
     }
 
     /// What a machine boots to run the guest's side of a scenario.
@@ -106,6 +114,7 @@ pub fn all() -> Vec<Scenario> {
         hello::scenario(),
         vcmd::scenario(),
         sva::scenario(),
+        accel_config::scenario(),
         two_vms::scenario(),
         kill::scenario(),
         reboot::scenario(),

@@ -1,5 +1,7 @@
 //! The scenarios' guest sides. Each says what it saw through the [`Report`]; none decides what it means.
 
+mod accel_config;
+mod copying;
 mod hello;
 mod matrix;
 mod pages;
@@ -35,6 +37,7 @@ fn run(asked: &Parameters, report: &Report) -> anyhow::Result<()> {
     match asked.get("scenario") {
         Some("hello") => hello::run(report),
         Some("sva") => sva::run(report),
+        Some("accel-config") => accel_config::run(report),
         Some("pair") => pair::run(asked, report),
         Some("matrix") => matrix::run(asked, report),
         Some("reboot") => reboot::run(report),
