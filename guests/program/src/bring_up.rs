@@ -94,7 +94,7 @@ impl Accelerator {
         let queue = self.queue_folder();
         let steps = [
             ("group_id", "0"),
-            ("mode", "dedicated"),
+            ("mode", kind.mode()),
             ("priority", "10"),
             ("size", entries.as_str()),
             ("type", kind.name()),
@@ -102,6 +102,10 @@ impl Accelerator {
         ];
         for (file, value) in steps {
             write(&queue.join(file), value)?;
+        }
+        if kind == QueueKind::Shared {
+            // From so many entries on a submission is sent back. The kernel wants it after the size.
+            write(&queue.join("threshold"), &entries)?;
         }
         // Newer kernels want to be told which driver the queue is for, and let it block; older have no
         // such files.
@@ -117,7 +121,7 @@ impl Accelerator {
         self.bind("idxd", &self.name)?;
         self.bind(kind.driver(), &self.queue_name())?;
         match kind {
-            QueueKind::User => self.wait_for_queue(),
+            QueueKind::User | QueueKind::Shared => self.wait_for_queue(),
             QueueKind::Kernel => Ok(()),
         }
     }
@@ -150,6 +154,8 @@ impl Accelerator {
 pub enum QueueKind {
     /// A process, which opens its device file.
     User,
+    /// Processes at a time, each of which says in its descriptors whose addresses they have.
+    Shared,
     /// The kernel, which has its descriptors and records mapped by its DMA interface.
     Kernel,
 }
@@ -157,28 +163,35 @@ pub enum QueueKind {
 impl QueueKind {
     fn name(self) -> &'static str {
         match self {
-            Self::User => "user",
+            Self::User | Self::Shared => "user",
             Self::Kernel => "kernel",
+        }
+    }
+
+    fn mode(self) -> &'static str {
+        match self {
+            Self::User | Self::Kernel => "dedicated",
+            Self::Shared => "shared",
         }
     }
 
     fn driver(self) -> &'static str {
         match self {
-            Self::User => "user",
+            Self::User | Self::Shared => "user",
             Self::Kernel => "dmaengine",
         }
     }
 
     fn queue_name(self) -> &'static str {
         match self {
-            Self::User => "palisade",
+            Self::User | Self::Shared => "palisade",
             Self::Kernel => "dmaengine",
         }
     }
 
     fn blocks(self) -> &'static str {
         match self {
-            Self::User => "1",
+            Self::User | Self::Shared => "1",
             Self::Kernel => "0",
         }
     }

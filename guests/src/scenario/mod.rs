@@ -6,6 +6,7 @@ mod kill;
 mod matrix;
 mod pair;
 mod reboot;
+mod shared_queue;
 mod sva;
 mod two_vms;
 mod vcmd;
@@ -118,6 +119,7 @@ pub fn all() -> Vec<Scenario> {
         two_vms::scenario(),
         kill::scenario(),
         reboot::scenario(),
+        shared_queue::scenario(),
     ];
     all.extend(matrix::scenarios());
     all
