@@ -6,6 +6,7 @@ mod kill;
 mod matrix;
 mod pair;
 mod reboot;
+mod recovery;
 mod shared_queue;
 mod sva;
 mod two_vms;
@@ -119,6 +120,7 @@ pub fn all() -> Vec<Scenario> {
         two_vms::scenario(),
         kill::scenario(),
         reboot::scenario(),
+        recovery::scenario(),
         shared_queue::scenario(),
     ];
     all.extend(matrix::scenarios());

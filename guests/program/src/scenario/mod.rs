@@ -7,6 +7,7 @@ mod matrix;
 mod pages;
 mod pair;
 mod reboot;
+mod recovery;
 mod shared_queue;
 mod sva;
 mod sweep;
@@ -42,6 +43,7 @@ fn run(asked: &Parameters, report: &Report) -> anyhow::Result<()> {
         Some("pair") => pair::run(asked, report),
         Some("matrix") => matrix::run(asked, report),
         Some("reboot") => reboot::run(report),
+        Some("recovery") => recovery::run(report),
         Some("shared-queue") => shared_queue::run(report),
         Some("vcmd") => vcmd::run(report),
         Some(other) => bail!("there is no scenario {other:?}"),
