@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use crate::bring_up::{QueueKind, find_accelerators};
 use crate::buffer::{Buffer, Pattern};
 use crate::dsa::{Copy, OnFault, WorkQueue};
+use crate::kernel_log::KernelLog;
 use crate::report::Report;
 use crate::scenario::copying::copy;
 use crate::scenario::sweep::Registers;
@@ -43,8 +44,11 @@ pub(super) fn run(report: &Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A descriptor with a PASID that is not this guest's does nothing: no byte, no completion record.
+/// A descriptor with a PASID that is not this guest's does nothing: no byte, no completion record. The error register
+/// has it, with the PASID from its bit 40 on, and the driver tells that.
 fn refused(queue: &WorkQueue) -> anyhow::Result<String> {
+    let mut log = KernelLog::open()?;
+    log.new_messages()?;
     let source = Buffer::filled(64, Pattern(1))?;
     let destination = Buffer::filled(64, Pattern(2))?;
     let finished = queue.copy(Copy {
@@ -56,8 +60,8 @@ fn refused(queue: &WorkQueue) -> anyhow::Result<String> {
     destination
         .expect_pattern(0, Pattern(2), 0, 64)
         .context("memory has changed")?;
-    match finished {
-        Ok(finished) => bail!("the device answers: {}", finished.outcome),
-        Err(late) => Ok(format!("PASID {NOBODYS_PASID}: {late}")),
+    if let Ok(finished) = finished {
+        bail!("the device answers: {}", finished.outcome);
     }
+    log.wait_for(&["err[0]".to_owned(), format!("0x0{NOBODYS_PASID:x}")])
 }
