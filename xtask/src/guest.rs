@@ -79,6 +79,7 @@ fn tell(layout: &Layout, setup: &Setup) {
     for kernel in [&setup.newest, &setup.stable, &setup.allocator] {
         println!("Linux {}", kernel.release);
     }
+    println!("accel-config {}", setup.accel_config.version);
     println!("what guests say goes to {}", layout.logs().display());
 }
 

@@ -49,6 +49,23 @@ impl Accelerator {
         read_number(&self.queue_folder().join("max_transfer_size"))
     }
 
+    /// How many entries its queue is given.
+    ///
+    /// # Errors
+    /// sysfs does not say how many there are.
+    pub fn queue_entries(&self) -> anyhow::Result<u64> {
+        let most = read_number(&self.folder().join("max_work_queues_size"))?;
+        Ok(QUEUE_ENTRIES.min(most))
+    }
+
+    /// Waits until the device file of its queue is there.
+    ///
+    /// # Errors
+    /// It does not come.
+    pub fn wait_for_queue(&self) -> anyhow::Result<()> {
+        wait_for(&self.queue_path())
+    }
+
     fn folder(&self) -> PathBuf {
         Path::new(DEVICES).join(&self.name)
     }
@@ -73,12 +90,11 @@ impl Accelerator {
     pub fn enable(&self, kind: QueueKind) -> anyhow::Result<()> {
         let engine = Path::new(DEVICES).join(format!("engine{}.0", self.number));
         write(&engine.join("group_id"), "0")?;
-        let most = read_number(&self.folder().join("max_work_queues_size"))?;
-        let entries = QUEUE_ENTRIES.min(most).to_string();
+        let entries = self.queue_entries()?.to_string();
         let queue = self.queue_folder();
         let steps = [
             ("group_id", "0"),
-            ("mode", "dedicated"),
+            ("mode", kind.mode()),
             ("priority", "10"),
             ("size", entries.as_str()),
             ("type", kind.name()),
@@ -86,6 +102,10 @@ impl Accelerator {
         ];
         for (file, value) in steps {
             write(&queue.join(file), value)?;
+        }
+        if kind == QueueKind::Shared {
+            // From so many entries on a submission is sent back. The kernel wants it after the size.
+            write(&queue.join("threshold"), &entries)?;
         }
         // Newer kernels want to be told which driver the queue is for, and let it block; older have no
         // such files.
@@ -101,7 +121,7 @@ impl Accelerator {
         self.bind("idxd", &self.name)?;
         self.bind(kind.driver(), &self.queue_name())?;
         match kind {
-            QueueKind::User => wait_for(&self.queue_path()),
+            QueueKind::User | QueueKind::Shared => self.wait_for_queue(),
             QueueKind::Kernel => Ok(()),
         }
     }
@@ -134,6 +154,8 @@ impl Accelerator {
 pub enum QueueKind {
     /// A process, which opens its device file.
     User,
+    /// Processes at a time, each of which says in its descriptors whose addresses they have.
+    Shared,
     /// The kernel, which has its descriptors and records mapped by its DMA interface.
     Kernel,
 }
@@ -141,28 +163,35 @@ pub enum QueueKind {
 impl QueueKind {
     fn name(self) -> &'static str {
         match self {
-            Self::User => "user",
+            Self::User | Self::Shared => "user",
             Self::Kernel => "kernel",
+        }
+    }
+
+    fn mode(self) -> &'static str {
+        match self {
+            Self::User | Self::Kernel => "dedicated",
+            Self::Shared => "shared",
         }
     }
 
     fn driver(self) -> &'static str {
         match self {
-            Self::User => "user",
+            Self::User | Self::Shared => "user",
             Self::Kernel => "dmaengine",
         }
     }
 
     fn queue_name(self) -> &'static str {
         match self {
-            Self::User => "palisade",
+            Self::User | Self::Shared => "palisade",
             Self::Kernel => "dmaengine",
         }
     }
 
     fn blocks(self) -> &'static str {
         match self {
-            Self::User => "1",
+            Self::User | Self::Shared => "1",
             Self::Kernel => "0",
         }
     }

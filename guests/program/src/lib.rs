@@ -7,6 +7,7 @@
 //! It is a guest like any other: it knows the accelerator and the kernel's interfaces, and nothing of
 //! palisade. It will not poke the host, and what it finds it reports; the host judges.
 
+pub mod accel_config;
 pub mod bring_up;
 pub mod buffer;
 pub mod dsa;

@@ -7,8 +7,8 @@ use palisade_guest_program::scenario::{Worker, run_this_boot, run_worker};
 
 const USAGE: &str = "palisade-guest-program init
     run the scenario that the kernel's command line names (palisade.scenario=NAME)
-palisade-guest-program worker NAME QUEUE STOP-FILE SEED
-    copy by the work queue QUEUE until STOP-FILE is there, and check every byte";
+palisade-guest-program worker NAME QUEUE STOP-FILE SEED stopped|cut
+    copy by the work queue QUEUE until STOP-FILE is there, or until the queue is taken away, and check every byte";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -10,7 +10,7 @@ use anyhow::Context;
 
 pub use cpio::{Archive, Mode};
 
-use crate::setup::{Kernel, KernelModule, Load};
+use crate::setup::{AccelConfig, Kernel, KernelModule, Load};
 
 /// What a guest is made of, beside its kernel.
 #[derive(Debug, Clone)]
@@ -21,7 +21,24 @@ pub struct Contents<'a> {
     pub program: &'a Path,
     /// The kernel, for its modules.
     pub kernel: &'a Kernel,
+    /// What only some scenarios need.
+    pub extra: Extra<'a>,
 }
+
+/// What an image has for the scenarios that ask for it. It makes the image half as large again.
+#[derive(Debug, Clone, Copy)]
+pub enum Extra<'a> {
+    /// Nothing.
+    None,
+    /// The distribution's tool for accelerators, and the libraries that it runs by.
+    AccelConfig(&'a AccelConfig),
+}
+
+/// Where the loader stands in each dynamically linked program of this architecture.
+const LOADER_FOLDER: &str = "lib64";
+
+/// Where the distribution's loader looks for libraries.
+const LIBRARIES_FOLDER: &str = "lib/x86_64-linux-gnu";
 
 /// Everything that is not a test is done here; the program does the rest and says how it came out. Whatever
 /// happens, the machine is switched off.
@@ -71,10 +88,34 @@ pub fn write(path: &Path, contents: &Contents<'_>) -> anyhow::Result<()> {
     }
     archive.file("lib/modules/order", Mode::Data, order.as_bytes());
     archive.file("lib/modules/vfio", Mode::Data, vfio.as_bytes());
+    match contents.extra {
+        Extra::None => {}
+        Extra::AccelConfig(tool) => add_accel_config(&mut archive, tool)?,
+    }
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
     fs::write(path, archive.finish()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn add_accel_config(archive: &mut Archive, tool: &AccelConfig) -> anyhow::Result<()> {
+    archive.file("bin/accel-config", Mode::Program, &read(&tool.program)?);
+    archive.folder(LOADER_FOLDER);
+    add_library(archive, LOADER_FOLDER, &tool.loader)?;
+    archive.folder(LIBRARIES_FOLDER);
+    for library in &tool.libraries {
+        add_library(archive, LIBRARIES_FOLDER, library)?;
+    }
+    Ok(())
+}
+
+fn add_library(archive: &mut Archive, folder: &str, file: &Path) -> anyhow::Result<()> {
+    let name = file
+        .file_name()
+        .with_context(|| format!("{} is no library", file.display()))?;
+    let path = format!("{folder}/{}", name.display());
+    archive.file(&path, Mode::Program, &read(file)?);
+    Ok(())
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -1,11 +1,14 @@
 //! The tests with real guests, each by its name.
 
+mod accel_config;
 mod hello;
 mod kill;
 mod matrix;
 mod pair;
 mod reboot;
+mod recovery;
 mod run_time;
+mod shared_queue;
 mod sva;
 mod two_vms;
 mod vcmd;
@@ -18,6 +21,7 @@ use anyhow::{bail, ensure};
 
 use crate::Layout;
 use crate::host::{self, Boot};
+use crate::image::Extra;
 use crate::setup::{Kernel, Movdir64b, Setup};
 use crate::vm::{Seen, image_for, kernel_arguments};
 
@@ -51,7 +55,13 @@ impl<'a> Bench<'a> {
 
     /// The image for a kernel.
     fn image(&self, kernel: &Kernel) -> anyhow::Result<PathBuf> {
-        image_for(self.layout, self.setup, kernel)
+        image_for(self.layout, self.setup, kernel, Extra::None)
+    }
+
+    /// The image for a kernel, with the distribution's tool for accelerators.
+    fn image_with_accel_config(&self, kernel: &Kernel) -> anyhow::Result<PathBuf> {
+        let extra = Extra::AccelConfig(&self.setup.accel_config);
+        image_for(self.layout, self.setup, kernel, extra)
     }
 
     /// What a machine boots to run the guest's side of a scenario.
@@ -107,10 +117,13 @@ pub fn all() -> Vec<Scenario> {
         hello::scenario(),
         vcmd::scenario(),
         sva::scenario(),
+        accel_config::scenario(),
         two_vms::scenario(),
         kill::scenario(),
         reboot::scenario(),
         run_time::scenario(),
+        recovery::scenario(),
+        shared_queue::scenario(),
     ];
     all.extend(matrix::scenarios());
     all

@@ -3,6 +3,7 @@
 //! The distribution's packages are downloaded and unpacked, not installed; QEMU runs by the C library that came with
 //! it. Each part is built beside its place and renamed into it, so that a part is whole or absent.
 
+mod accel_config;
 mod elf_modules;
 mod linux;
 mod part;
@@ -18,6 +19,8 @@ use anyhow::{Context, ensure};
 
 use crate::Layout;
 use crate::apt::{Mirrors, Release, Tree};
+
+pub use accel_config::AccelConfig;
 
 /// A kernel and its modules, unpacked.
 #[derive(Debug, Clone)]
@@ -102,6 +105,8 @@ pub struct Setup {
     pub stable: Kernel,
     /// Linux 6.1: the kernel's own PASID allocator, with the module that tests it.
     pub allocator: Kernel,
+    /// The tool that configures accelerators, for the images that want it.
+    pub accel_config: AccelConfig,
     // Two runs would overwrite each other's parts and logs.
     _lock: File,
 }
@@ -123,6 +128,7 @@ pub fn prepare(layout: &Layout, freshness: Freshness) -> anyhow::Result<Setup> {
             linux::NEWEST_PART,
             linux::STABLE_PART,
             linux::ALLOCATOR_PART,
+            accel_config::PART,
         ] {
             part::forget(layout, part)?;
         }
@@ -132,6 +138,7 @@ pub fn prepare(layout: &Layout, freshness: Freshness) -> anyhow::Result<Setup> {
     let newest = linux::prepare_newest(layout, &downloads, &qemu)?;
     let stable = linux::prepare_stable(layout, &downloads, &qemu)?;
     let (mut allocator, headers) = linux::prepare_allocator(layout, &downloads, &qemu)?;
+    let accel_config = accel_config::prepare(layout, &downloads)?;
     downloads.discard()?;
     allocator
         .modules
@@ -145,6 +152,7 @@ pub fn prepare(layout: &Layout, freshness: Freshness) -> anyhow::Result<Setup> {
         newest,
         stable,
         allocator,
+        accel_config,
         _lock: lock,
     })
 }
@@ -179,7 +187,7 @@ impl Downloads {
         }
     }
 
-    /// QEMU's, and the newest and the stable kernel's.
+    /// QEMU's, the newest and the stable kernel's, and that of `accel-config`.
     fn newest(&self) -> anyhow::Result<&Tree> {
         self.tree(&self.newest, Release::TRIXIE_BACKPORTS)
     }

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
+use crate::image::Extra;
 use crate::setup::{Kernel, Setup};
 use crate::{Layout, image};
 
@@ -96,15 +97,18 @@ pub(crate) fn image_for(
     layout: &Layout,
     setup: &Setup,
     kernel: &Kernel,
+    extra: Extra<'_>,
 ) -> anyhow::Result<PathBuf> {
-    let path = layout
-        .guest()
-        .join("images")
-        .join(format!("{}.cpio", kernel.release));
+    let name = match extra {
+        Extra::None => format!("{}.cpio", kernel.release),
+        Extra::AccelConfig(_) => format!("{}-accel-config.cpio", kernel.release),
+    };
+    let path = layout.guest().join("images").join(name);
     let contents = image::Contents {
         busybox: &setup.busybox,
         program: &setup.program,
         kernel,
+        extra,
     };
     image::write(&path, &contents)?;
     Ok(path)
@@ -138,7 +142,7 @@ impl Direct<'_> {
     /// # Errors
     /// The image cannot be made.
     pub fn command(&self, layout: &Layout, console: &Console) -> anyhow::Result<Command> {
-        let initrd = image_for(layout, self.setup, self.kernel)?;
+        let initrd = image_for(layout, self.setup, self.kernel, Extra::None)?;
         let mut command = Command::new(&self.setup.qemu);
         command
             .args([

@@ -38,6 +38,10 @@ mod flag {
 
 const OPCODE_MEMORY_MOVE: u32 = 3;
 
+/// The first word's bits 19:0. Of an instruction that writes to a shared queue, it is the processor that puts the
+/// PASID there, and marks the privileged above it.
+const PASID_MASK: u32 = (1 << 20) - 1;
+
 impl Descriptor {
     /// A copy whose completion record is at `record`, a multiple of 32.
     ///
@@ -59,6 +63,14 @@ impl Descriptor {
             0,
             0,
         ])
+    }
+
+    /// The same with a PASID, which a shared queue takes from the descriptor.
+    #[must_use]
+    pub fn with_pasid(self, pasid: u32) -> Self {
+        let mut words = self.0;
+        words[0] |= u64::from(pasid & PASID_MASK);
+        Self(words)
     }
 }
 
@@ -82,5 +94,7 @@ mod tests {
         );
         copy.on_fault = OnFault::Block;
         assert_eq!(Descriptor::copy(copy, 0).0[0], 0x0300_000e_0000_0000);
+        let shared = Descriptor::copy(copy, 0).with_pasid(0xFFF0_0005);
+        assert_eq!(shared.0[0], 0x0300_000e_0000_0005);
     }
 }

@@ -15,10 +15,12 @@ const PORTAL_LEN_BYTES: usize = 4096;
 /// How long an operation may take, page requests and an emulated processor included.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// An open dedicated work queue with this process's address space bound to it.
+/// An open work queue, dedicated unless a PASID is set, with this process's address space bound to it.
 #[derive(Debug)]
 pub struct WorkQueue {
     portal: DeviceWindow,
+    /// What each descriptor says, of a shared queue.
+    pasid: Option<u32>,
     // The kernel takes the address space away when the file is closed.
     _file: std::fs::File,
 }
@@ -52,8 +54,14 @@ impl WorkQueue {
             .with_context(|| format!("cannot map the portal of {}", path.display()))?;
         Ok(Self {
             portal,
+            pasid: None,
             _file: file,
         })
+    }
+
+    /// Has each descriptor carry a PASID, as a shared queue wants it.
+    pub fn set_pasid(&mut self, pasid: u32) {
+        self.pasid = Some(pasid);
     }
 
     /// Gives the device a descriptor.
@@ -74,7 +82,11 @@ impl WorkQueue {
         let record = Box::new(CompletionRecord::default());
         // Touched, so that the record itself never needs a page request.
         record.clear();
-        self.submit(Descriptor::copy(copy, record.address()));
+        let descriptor = Descriptor::copy(copy, record.address());
+        self.submit(match self.pasid {
+            Some(pasid) => descriptor.with_pasid(pasid),
+            None => descriptor,
+        });
         let submitted = Instant::now();
         match wait(&record, submitted) {
             Ok(finished) => Ok(finished),

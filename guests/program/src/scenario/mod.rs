@@ -1,10 +1,14 @@
 //! The scenarios' guest sides. Each says what it saw through the [`Report`]; none decides what it means.
 
+mod accel_config;
+mod copying;
 mod hello;
 mod matrix;
 mod pages;
 mod pair;
 mod reboot;
+mod recovery;
+mod shared_queue;
 mod sva;
 mod sweep;
 mod vcmd;
@@ -35,9 +39,12 @@ fn run(asked: &Parameters, report: &Report) -> anyhow::Result<()> {
     match asked.get("scenario") {
         Some("hello") => hello::run(report),
         Some("sva") => sva::run(report),
+        Some("accel-config") => accel_config::run(report),
         Some("pair") => pair::run(asked, report),
         Some("matrix") => matrix::run(asked, report),
         Some("reboot") => reboot::run(report),
+        Some("recovery") => recovery::run(report),
+        Some("shared-queue") => shared_queue::run(report),
         Some("vcmd") => vcmd::run(report),
         Some(other) => bail!("there is no scenario {other:?}"),
         None => bail!("palisade.scenario is not on the kernel's command line"),

@@ -1,15 +1,13 @@
 //! `pair`: two processes work at the same time, each on a queue of its own, until the host says that it is
 //! enough. With `palisade.sweep=…` the system's root meanwhile tries the PASIDs of others, when the host says so.
 
-use std::process::{Child, Command, Stdio};
-
 use anyhow::{Context, ensure};
 
 use crate::bring_up::bring_up;
 use crate::parameters::Parameters;
 use crate::report::Report;
 use crate::scenario::sweep::{self, Extent};
-use crate::scenario::worker::Worker;
+use crate::scenario::worker::{Ending, Worker};
 
 /// The processes, each on the queue of an accelerator of its own.
 const WORKERS: [&str; 2] = ["first", "second"];
@@ -26,12 +24,14 @@ pub(super) fn run(asked: &Parameters, report: &Report) -> anyhow::Result<()> {
 
     let mut children = Vec::new();
     for (index, (name, accelerator)) in WORKERS.into_iter().zip(&mut accelerators).enumerate() {
-        children.push(start(&Worker {
+        let worker = Worker {
             name: name.to_owned(),
             queue: accelerator.queue_path(),
             stop: STOP.into(),
             seed: seed.wrapping_add(index as u64).wrapping_mul(0x9E37_79B9),
-        })?);
+            ending: Ending::Stopped,
+        };
+        children.push(worker.start()?);
     }
     if let Some((extent, accelerator)) = extent.zip(accelerators.next()) {
         report.outcome("sweep", sweep::run(&accelerator, extent, report));
@@ -44,12 +44,4 @@ pub(super) fn run(asked: &Parameters, report: &Report) -> anyhow::Result<()> {
         ensure!(status.success(), "a worker ended with {status}");
     }
     Ok(())
-}
-
-fn start(worker: &Worker) -> anyhow::Result<Child> {
-    Command::new("/proc/self/exe")
-        .args(worker.arguments())
-        .stdin(Stdio::null())
-        .spawn()
-        .with_context(|| format!("cannot start the worker {}", worker.name))
 }

@@ -7,12 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 
 use crate::bring_up::bring_up;
-use crate::buffer::{Buffer, Pattern};
-use crate::dsa::{Copy, OnFault, Outcome, WorkQueue};
+use crate::dsa::WorkQueue;
 use crate::protocol::Answer;
 use crate::report::Report;
-
-const LEN_BYTES: usize = 128 << 10;
+use crate::scenario::copying::copy;
 
 /// How long a boot may take to end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,19 +35,4 @@ pub(super) fn run(report: &Report) -> anyhow::Result<()> {
     }
     std::thread::sleep(PATIENCE);
     bail!("this boot does not end")
-}
-
-/// Pages that are there, and pages that are not yet.
-fn copy(queue: &WorkQueue) -> anyhow::Result<String> {
-    let source = Buffer::filled(LEN_BYTES, Pattern(1))?;
-    let destination = Buffer::untouched(LEN_BYTES)?;
-    let finished = queue.copy(Copy {
-        from: source.address(0),
-        to: destination.address(0),
-        len_bytes: u32::try_from(LEN_BYTES)?,
-        on_fault: OnFault::Block,
-    })?;
-    ensure!(finished.outcome == Outcome::Success, "{}", finished.outcome);
-    destination.expect_pattern(0, Pattern(1), 0, LEN_BYTES)?;
-    Ok(format!("{LEN_BYTES} bytes"))
 }

@@ -78,7 +78,8 @@ impl Extent {
     }
 }
 
-struct Registers {
+/// A function's registers, past its driver.
+pub(super) struct Registers {
     window: DeviceWindow,
     table: usize,
 }
@@ -195,7 +196,7 @@ fn list(pasids: &BTreeSet<u32>) -> String {
 }
 
 impl Registers {
-    fn map(accelerator: &Accelerator) -> anyhow::Result<Self> {
+    pub(super) fn map(accelerator: &Accelerator) -> anyhow::Result<Self> {
         let path = accelerator.pci_folder()?.join("resource0");
         let file = OpenOptions::new()
             .read(true)
@@ -223,7 +224,7 @@ impl Registers {
     }
 
     /// The PASID that the driver has programmed for this process.
-    fn own_pasid(&self) -> anyhow::Result<u32> {
+    pub(super) fn own_pasid(&self) -> anyhow::Result<u32> {
         let word = self.window.load_u32(self.word(reg::WQCFG_PASID_WORD));
         ensure!(
             self.enabled() && word & reg::WQCFG_PASID_ENABLE != 0,

@@ -1,6 +1,8 @@
 //! A process that copies its own memory by one queue, over and over, and checks every byte.
 
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -33,6 +35,36 @@ pub struct Worker {
     pub stop: PathBuf,
     /// Its bytes differ from those of others.
     pub seed: u64,
+    /// How it is to end.
+    pub ending: Ending,
+}
+
+/// How a worker's work must end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// When it is told to, with every copy done.
+    Stopped,
+    /// When its queue is taken from it: by the first copy that is not done. Those before are, to the byte.
+    Cut,
+}
+
+impl Ending {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Cut => "cut",
+        }
+    }
+}
+
+impl FromStr for Ending {
+    type Err = anyhow::Error;
+
+    fn from_str(word: &str) -> anyhow::Result<Self> {
+        let known = [Self::Stopped, Self::Cut];
+        let found = known.into_iter().find(|ending| ending.word() == word);
+        found.with_context(|| format!("a worker ends stopped or cut, not {word}"))
+    }
 }
 
 impl Worker {
@@ -45,22 +77,36 @@ impl Worker {
             self.queue.display().to_string(),
             self.stop.display().to_string(),
             self.seed.to_string(),
+            self.ending.word().to_owned(),
         ]
+    }
+
+    /// Starts it as a process of its own.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn start(&self) -> anyhow::Result<Child> {
+        Command::new("/proc/self/exe")
+            .args(self.arguments())
+            .stdin(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start the worker {}", self.name))
     }
 
     /// From those arguments, the word `worker` taken off.
     ///
     /// # Errors
-    /// They are not four, or not understood.
+    /// They are not five, or not understood.
     pub fn from_arguments(arguments: &[String]) -> anyhow::Result<Self> {
-        let [name, queue, stop, seed] = arguments else {
-            bail!("worker takes NAME QUEUE STOP-FILE SEED");
+        let [name, queue, stop, seed, ending] = arguments else {
+            bail!("worker takes NAME QUEUE STOP-FILE SEED ENDING");
         };
         Ok(Self {
             name: name.clone(),
             queue: queue.into(),
             stop: stop.into(),
             seed: seed.parse().context("SEED")?,
+            ending: ending.parse()?,
         })
     }
 }
@@ -69,6 +115,8 @@ impl Worker {
 struct Done {
     copies: u64,
     bytes: u64,
+    /// How the last copy ended that was not done.
+    cut: Option<String>,
 }
 
 /// Works, and reports progress and how it came out, as one check by the worker's name.
@@ -80,7 +128,11 @@ pub fn run(worker: &Worker) -> anyhow::Result<()> {
     let outcome = work(worker, &report);
     report.outcome(
         &worker.name,
-        outcome.map(|done| format!("{} copies, {} bytes", done.copies, done.bytes)),
+        outcome.map(|done| {
+            let cut = done.cut.map(|why| format!(", then {why}"));
+            let cut = cut.unwrap_or_default();
+            format!("{} copies, {} bytes{cut}", done.copies, done.bytes)
+        }),
     );
     Ok(())
 }
@@ -111,13 +163,22 @@ fn work(worker: &Worker, report: &Report) -> anyhow::Result<Done> {
             to: destination.address(to),
             len_bytes: u32::try_from(len)?,
             on_fault: OnFault::Block,
-        })?;
-        ensure!(
-            finished.outcome == Outcome::Success,
-            "copy {} of {len} bytes: {}",
-            done.copies,
-            finished.outcome
-        );
+        });
+        let missed = match finished {
+            Ok(finished) if finished.outcome == Outcome::Success => None,
+            Ok(finished) => Some(finished.outcome.to_string()),
+            Err(late) => Some(late.to_string()),
+        };
+        match (missed, worker.ending) {
+            (None, _) => {}
+            (missed, Ending::Cut) => {
+                done.cut = missed;
+                return Ok(done);
+            }
+            (Some(why), Ending::Stopped) => {
+                bail!("copy {} of {len} bytes: {why}", done.copies)
+            }
+        }
         destination
             .expect_pattern(to, Pattern(worker.seed), from, usize::try_from(len)?)
             .with_context(|| format!("copy {} of {len} bytes", done.copies))?;
@@ -129,6 +190,10 @@ fn work(worker: &Worker, report: &Report) -> anyhow::Result<Done> {
         }
     }
     source.expect_pattern(0, Pattern(worker.seed), 0, SOURCE_BYTES)?;
+    ensure!(
+        worker.ending == Ending::Stopped,
+        "its queue was to be taken from it, but all copies were done"
+    );
     Ok(done)
 }
 
@@ -156,6 +221,7 @@ mod tests {
             queue: "/dev/dsa/wq0.0".into(),
             stop: "/tmp/stop".into(),
             seed: 9,
+            ending: Ending::Cut,
         };
         let arguments = worker.arguments();
         let again = Worker::from_arguments(&arguments[1..]).unwrap();
