@@ -9,6 +9,7 @@ mod limits;
 mod listener;
 mod memory;
 mod messages;
+mod own;
 mod peer;
 mod restore;
 mod source;
@@ -29,6 +30,7 @@ use crate::{
 use engines::Engines;
 use limits::{Limits, Member};
 use listener::{AtOnce, Listener};
+pub use own::{MakeFunction, OwnHost, OwnMachine};
 pub use restore::RestoreError;
 use restore::Restored;
 use source::{Sources, WireError};

@@ -5,14 +5,15 @@ use std::{collections::BTreeMap, sync::Arc};
 use palisade_iommu::{Iommu, PasidSupport};
 use palisade_mdev::{Assigned, MdevError, Parent, Registry, Shape, Slice, SliceType};
 use palisade_memory::GuestMemory;
+use palisade_pci::Function;
 use palisade_units::Bdf;
-use palisade_vfio::Container;
+use palisade_vfio::{Attachment, Container, VfioError};
 
-use super::{HostError, bell::Bell, engines::Engines};
+use super::{HostError, bell::Bell, engines::Engines, own::OwnFunction};
 use crate::config::{FunctionConfig, FunctionKind, ParentConfig};
 
 /// PASIDs of parents are as wide as the bus allows: `PASID_BITS`.
-const PASID_WIDTH: PasidSupport = PasidSupport::Width(20);
+pub(super) const PASID_WIDTH: PasidSupport = PasidSupport::Width(20);
 
 /// Builds a parent and starts its engines.
 pub(super) fn parent(
@@ -47,6 +48,26 @@ pub(super) struct Sources {
 pub(crate) enum Source {
     Slice(Arc<Slice>),
     Exclusive(Arc<Parent>),
+    Own(OwnFunction),
+}
+
+/// A function that a tenant has, until this is dropped: its work ends then, and it is detached.
+pub(crate) trait Lease: Send + Sync {
+    /// The function, to be served.
+    fn function(&self) -> Arc<dyn Function>;
+
+    /// Its place on the host, and the memory of its connection.
+    fn attachment(&self) -> &Attachment;
+}
+
+impl Lease for Assigned {
+    fn function(&self) -> Arc<dyn Function> {
+        Self::function(self)
+    }
+
+    fn attachment(&self) -> &Attachment {
+        Self::attachment(self)
+    }
 }
 
 /// Why a function of the configuration cannot be had.
@@ -58,6 +79,20 @@ pub enum WireError {
     /// The parent.
     #[error("there is no parent {0:?}")]
     NoParent(String),
+}
+
+/// Why a function cannot be given to a tenant.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LeaseError {
+    /// The accelerator's.
+    #[error(transparent)]
+    Mdev(#[from] MdevError),
+    /// The container's.
+    #[error(transparent)]
+    Vfio(#[from] VfioError),
+    /// A function of one's own could not be made.
+    #[error("the device cannot be made")]
+    Make(#[from] std::io::Error),
 }
 
 impl Sources {
@@ -89,10 +124,11 @@ impl Source {
         container: &Container,
         guest_bdf: Bdf,
         memory: GuestMemory,
-    ) -> Result<Assigned, MdevError> {
-        match self {
-            Self::Slice(slice) => slice.assign(container, guest_bdf, memory),
-            Self::Exclusive(parent) => parent.exclusive(container, guest_bdf, memory),
-        }
+    ) -> Result<Arc<dyn Lease>, LeaseError> {
+        Ok(match self {
+            Self::Slice(slice) => Arc::new(slice.assign(container, guest_bdf, memory)?),
+            Self::Exclusive(parent) => Arc::new(parent.exclusive(container, guest_bdf, memory)?),
+            Self::Own(own) => Arc::new(own.assign(container, guest_bdf, memory)?),
+        })
     }
 }
