@@ -148,13 +148,13 @@ impl Registers {
 
     fn job(&mut self) -> Job {
         let pasid = *self.word(PASID);
-        let name = (pasid & PASID_ENABLE != 0).then(|| GuestPasid::new(pasid & 0xf_ffff).ok());
+        let is_named = pasid & PASID_ENABLE != 0;
         Job {
             source: Iova::new(self.wide(SOURCE)),
             destination: Iova::new(self.wide(DESTINATION)),
             left_bytes: self.wide(COUNT),
             done_bytes: 0,
-            pasid: name.flatten(),
+            pasid: GuestPasid::new(pasid & 0xf_ffff).ok().filter(|_| is_named),
         }
     }
 
