@@ -29,8 +29,8 @@ pub(crate) struct Engine {
     pub(crate) inbox: Receiver<Message>,
     /// For the answers to page requests.
     pub(crate) to_self: Sender<Message>,
-    /// The copy that waits for a page, and how many pages were asked for so far.
-    pub(crate) waiting: Option<Job>,
+    /// The copy that waits for a page, and where; how many pages were asked for so far.
+    pub(crate) waiting: Option<(Job, Iova)>,
     pub(crate) asked: u64,
 }
 
@@ -47,8 +47,8 @@ impl Engine {
                 // The copy that asked was dropped meanwhile.
                 Message::Page(..) => {}
                 Message::Quiet(done) => {
-                    if let Some(job) = self.waiting.take() {
-                        self.end(job, Outcome::Refused, job.source);
+                    if let Some((job, at)) = self.waiting.take() {
+                        self.end(job, Outcome::Refused, at);
                     }
                     let _ = done.send(());
                 }
@@ -94,15 +94,15 @@ impl Engine {
             let _ = answers.send(Message::Page(number, response));
         });
         match self.port.request_page(by, at, access, waiter) {
-            Ok(()) => self.waiting = Some(job),
+            Ok(()) => self.waiting = Some((job, at)),
             Err(error) => self.end(job, Outcome::Faulted, error.at()),
         }
     }
 
     fn page(&mut self, response: PageResponse) {
         match (self.waiting.take(), response) {
-            (Some(job), PageResponse::Success) => self.copy(job),
-            (Some(job), _) => self.end(job, Outcome::NoPage, job.source),
+            (Some((job, _)), PageResponse::Success) => self.copy(job),
+            (Some((job, at)), _) => self.end(job, Outcome::NoPage, at),
             (None, _) => {}
         }
     }

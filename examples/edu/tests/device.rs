@@ -126,6 +126,7 @@ fn r76_a_missing_page_is_asked_for_and_the_copy_goes_on_when_it_comes() {
         .unwrap();
     rig.interrupted();
     assert_eq!(rig.read(registers::RESULT), Outcome::NoPage as u32);
+    assert_eq!(rig.read_u64(registers::STOPPED_AT), 0xa000);
     assert!(rig.told.faults.lock().unwrap().is_empty());
 }
 
