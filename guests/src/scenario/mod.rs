@@ -1,5 +1,6 @@
 //! The tests with real guests, each by its name.
 
+mod edu;
 mod hello;
 mod kill;
 mod matrix;
@@ -44,7 +45,7 @@ impl<'a> Bench<'a> {
         if let Some(program) = self.palisade.get() {
             return Ok(program);
         }
-        let program = host::build(self.layout)?;
+        let program = host::build(self.layout, "palisade")?;
         Ok(self.palisade.get_or_init(|| program))
     }
 
@@ -104,6 +105,7 @@ enum Run {
 pub fn all() -> Vec<Scenario> {
     let mut all = vec![
         hello::scenario(),
+        edu::scenario(),
         vcmd::scenario(),
         sva::scenario(),
         two_vms::scenario(),

@@ -1,5 +1,6 @@
 //! The scenarios' guest sides. Each says what it saw through the [`Report`]; none decides what it means.
 
+mod edu;
 mod hello;
 mod matrix;
 mod pages;
@@ -34,6 +35,7 @@ pub fn run_this_boot() -> anyhow::Result<()> {
 fn run(asked: &Parameters, report: &Report) -> anyhow::Result<()> {
     match asked.get("scenario") {
         Some("hello") => hello::run(report),
+        Some("edu") => edu::run(report),
         Some("sva") => sva::run(report),
         Some("pair") => pair::run(asked, report),
         Some("matrix") => matrix::run(asked, report),
