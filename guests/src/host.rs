@@ -230,13 +230,7 @@ impl Daemon {
 
     /// Asks for the ledger.
     pub(crate) fn ledger(&self) -> anyhow::Result<Ledger> {
-        let answer = command::run(
-            palisade(&self.program)
-                .arg("ctl")
-                .arg("--socket")
-                .arg(self.folder.path().join("control.sock"))
-                .args(["ledger", "--json"]),
-        )?;
+        let answer = command::run(self.ctl().args(["ledger", "--json"]))?;
         Ledger::parse(&answer)
     }
 
@@ -258,6 +252,36 @@ impl Daemon {
             );
             std::thread::sleep(TICK);
         }
+    }
+
+    /// Has a function made for a tenant, a queue of the shared parent, and returns its UUID.
+    pub(crate) fn make_function(&self, tenant: &str) -> anyhow::Result<String> {
+        let create = ["mdev", "create", "--tenant", tenant, "--parent", PARENT];
+        let answer =
+            command::run(
+                self.ctl()
+                    .args(create)
+                    .args(["--type", "dedicated-queue", "--json"]),
+            )?;
+        let answer: serde_json::Value =
+            serde_json::from_str(&answer).context("what was made is not understood")?;
+        let uuid = &answer["change"]["create-mdev"]["uuid"];
+        Ok(uuid
+            .as_str()
+            .context("what was made has no UUID")?
+            .to_owned())
+    }
+
+    /// Has a function removed.
+    pub(crate) fn remove_function(&self, uuid: &str) -> anyhow::Result<()> {
+        command::run(self.ctl().args(["mdev", "remove", uuid])).map(|_| ())
+    }
+
+    fn ctl(&self) -> Command {
+        let mut command = palisade(&self.program);
+        command.arg("ctl").arg("--socket");
+        command.arg(self.folder.path().join("control.sock"));
+        command
     }
 
     /// The command that starts a machine at the sockets of `tenant`. It ends when its guest reboots.

@@ -4,7 +4,8 @@ use anyhow::{Context, Result};
 use palisade_ioasid::{Authority, PasidRange, Quota};
 use palisade_iommu::{
     Binding, Claim, DeviceTlb, DmaPort, Fault, FaultProcessing, FirstStage, Iommu, Levels,
-    PageRequest, PasidSupport, QueueFull, Requester, Sharing, Sink, Space, UserId,
+    PageRequest, PasidSupport, QueueFull, Requester, Sharing, Sink, Space, SupervisorRequests,
+    UserId,
 };
 use palisade_memory::{GuestMemory, Protection};
 use palisade_units::{Bdf, Gpa, Iova, TenantId};
@@ -94,6 +95,7 @@ impl Ours {
             guest_pasid: None,
             fault_disable: FaultProcessing::Report,
             device_tlb: DeviceTlb::Allowed,
+            supervisor: SupervisorRequests::Refused,
         };
         function.bind(tag, set.hold(pasid)?, binding)?;
         Ok(Self {

@@ -5,7 +5,7 @@ use palisade_ioasid::{Authority, PasidRange, Quota};
 use palisade_iommu::{
     Binding, Claim, DeviceTlb, DmaError, DmaPort, Fault, FaultProcessing, FirstStage,
     FunctionHandle, Iommu, Levels, PageRequest, PasidSupport, QueueFull, Requester, SecondStage,
-    Sharing, Sink, Space, UserId,
+    Sharing, Sink, Space, SupervisorRequests, UserId,
 };
 use palisade_memory::{GuestMemory, Protection, SharedMemory};
 use palisade_units::{Bdf, Gpa, Iova, PasidTag, TenantId};
@@ -142,6 +142,7 @@ impl Ours {
             guest_pasid: None,
             fault_disable: FaultProcessing::Report,
             device_tlb: DeviceTlb::Allowed,
+            supervisor: SupervisorRequests::Refused,
         };
         function.bind(tag, set.hold(pasid)?, binding)?;
         Ok(Self {

@@ -9,8 +9,9 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::accelerator::Core;
 use crate::check::{Origin, Wrong, check};
 use crate::lane::{LaneShared, Parking, TASK_COST_BYTES, TURN_BYTES};
-use crate::op::{self, Means, Scratch, Stop, Yield};
+use crate::op::{self, Means, Scratch, SoFar, Stop};
 use crate::queue::Turn;
+use crate::record;
 use crate::session::Session;
 use crate::spec::{
     CompletionRecord, DESCRIPTOR_BYTES, Descriptor, Flags, Opcode, SoftwareError, Status,
@@ -158,10 +159,10 @@ impl Engine {
         match task.work.stage {
             Stage::Fresh => self.begin(task, session, left_bytes),
             Stage::Fetching => self.fetch(task, session, refused, left_bytes),
-            Stage::Running { mut done_bytes } => {
-                let step = self.operate(task, session, refused, left_bytes, &mut done_bytes);
-                if let Stage::Running { done_bytes: so_far } = &mut task.work.stage {
-                    *so_far = done_bytes;
+            Stage::Running(mut so_far) => {
+                let step = self.operate(task, session, refused, left_bytes, &mut so_far);
+                if let Stage::Running(place) = &mut task.work.stage {
+                    *place = so_far;
                 }
                 step
             }
@@ -196,7 +197,7 @@ impl Engine {
                 }));
                 task.work = work;
             }
-            Ok(()) => task.work.stage = Stage::Running { done_bytes: 0 },
+            Ok(()) => task.work.stage = Stage::Running(SoFar::default()),
         }
         Step::Next
     }
@@ -264,12 +265,12 @@ impl Engine {
         session: &Session,
         refused: Option<Blocked>,
         left_bytes: &mut u64,
-        done_bytes: &mut u32,
+        so_far: &mut SoFar,
     ) -> Step {
         let descriptor = task.work.descriptor;
         let on_miss = on_miss(session, &descriptor);
-        let outcome = match refused {
-            Some(on) => Err((Status::PAGE_REQUEST_REFUSED, on)),
+        let record = match refused {
+            Some(on) => record::partial(&descriptor, Status::PAGE_REQUEST_REFUSED, on, so_far),
             None => {
                 let mut means = Means {
                     port: &mut self.port,
@@ -277,27 +278,12 @@ impl Engine {
                     scratch: &mut self.scratch,
                     left_bytes,
                 };
-                match op::run(&mut means, &descriptor, done_bytes) {
-                    Ok(done) => Ok(done),
-                    Err(Stop::Faulted(on)) => Err((fault_status(&descriptor), on)),
+                match op::run(&mut means, &descriptor, so_far) {
+                    Ok(done) => record::completed(&descriptor, done, so_far),
+                    Err(Stop::Faulted(on)) => {
+                        record::partial(&descriptor, fault_status(&descriptor), on, so_far)
+                    }
                     Err(stop) => return Step::Stopped(stop),
-                }
-            }
-        };
-        let record = match outcome {
-            Ok(done) => success(&descriptor, done),
-            Err((status, on)) => {
-                let status = if op::was_write(on) {
-                    status.with_write()
-                } else {
-                    status
-                };
-                CompletionRecord {
-                    status: status.0,
-                    result: op::direction_result(&descriptor),
-                    bytes_completed: *done_bytes,
-                    fault_address: on.at.get(),
-                    ..CompletionRecord::default()
                 }
             }
         };
@@ -339,7 +325,11 @@ impl Engine {
             let error = session.error(status);
             let error = SoftwareError {
                 fault_address: record.fault_address,
-                invalid_flags: record.invalid_flags,
+                invalid_flags: if status == Status::INVALID_FLAGS {
+                    record.invalid_flags()
+                } else {
+                    0
+                },
                 ..error
             };
             self.report(task, session, error);
@@ -461,22 +451,6 @@ fn fault_status(descriptor: &Descriptor) -> Status {
         Status::TRANSLATION
     } else {
         Status::PAGE_FAULT
-    }
-}
-
-fn success(descriptor: &Descriptor, done: Yield) -> CompletionRecord {
-    let expected = descriptor.specific[0] & 3;
-    let checks = descriptor.flags().contains(Flags::CHECK_RESULT);
-    let status = if checks && done.result != expected {
-        Status::SUCCESS_UNEXPECTED
-    } else {
-        Status::SUCCESS
-    };
-    CompletionRecord {
-        status: status.0,
-        result: done.result,
-        bytes_completed: done.bytes_completed,
-        ..CompletionRecord::default()
     }
 }
 

@@ -9,7 +9,7 @@
 //!
 //! What it will not do: make a PASID, know a guest, start a thread or look at a clock. There are no
 //! interrupt message store, no event log, no performance counters, and no interrupt handles but
-//! vectors; operations beyond [`OPERATIONS`] are refused by their status.
+//! vectors; operations beyond [`OPERATIONS`], which are those of the first generation, are refused by their status.
 
 mod accelerator;
 mod check;
@@ -19,6 +19,7 @@ mod lane;
 mod lock;
 mod op;
 mod queue;
+mod record;
 mod session;
 pub mod spec;
 mod tally;

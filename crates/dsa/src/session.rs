@@ -8,7 +8,7 @@ use palisade_ioasid::Hold;
 use palisade_iommu::{Ats, Privilege};
 use palisade_units::{GuestPasid, PasidTag};
 
-use crate::spec::{ErrorCode, SoftwareError, Status};
+use crate::spec::{Descriptor, ErrorCode, SoftwareError, Status};
 use crate::tally::{Settled, Tally, Until};
 
 /// Whether something that the configuration or a capability may turn on is on.
@@ -68,6 +68,8 @@ pub struct Rules {
     pub block_on_fault: Switch,
     /// Whether its requests may use what the function has of ATS: translations, and so page requests.
     pub ats: Switch,
+    /// Whether descriptors of a shared queue may be privileged.
+    pub privileged: Switch,
     /// The largest transfer of a descriptor.
     pub max_transfer_bytes: u64,
     /// The largest number of descriptors in a batch.
@@ -146,6 +148,13 @@ impl Session {
     /// Whether requests may ask for pages.
     pub(crate) fn may_ask(&self) -> bool {
         self.rules.ats.is_on() && self.client.page_requests().is_on()
+    }
+
+    /// Whether a descriptor is privileged though the function may not send privileged requests. That of a dedicated queue
+    /// does not say: its queue does.
+    pub(crate) fn refuses_privilege(&self, descriptor: &Descriptor) -> bool {
+        let shared = self.pasid_use.is_some();
+        shared && descriptor.is_privileged() && !self.rules.privileged.is_on()
     }
 
     /// The software error of a status, with what is known of the session.

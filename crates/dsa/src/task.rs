@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use palisade_units::{Access, Iova};
 
+use crate::op::SoFar;
 use crate::session::Session;
 use crate::spec::{CompletionRecord, Descriptor};
 
@@ -30,8 +31,8 @@ pub(crate) struct Work {
 pub(crate) enum Stage {
     /// Nothing was looked at.
     Fresh,
-    /// So many bytes are done.
-    Running { done_bytes: u32 },
+    /// It was checked, and so much is done.
+    Running(SoFar),
     /// The next descriptor of its list is to be read.
     Fetching,
     /// All is done but the completion record.

@@ -7,7 +7,7 @@ use palisade_ioasid::{Authority, Hold, PasidRange, PasidSet, Quota};
 use palisade_iommu::{
     Binding, Claim, DeviceTlb, Fault, FaultProcessing, FirstStage, FunctionHandle, GroupIndex,
     Iommu, Levels, PageRequest, PageResponse, PasidSupport, QueueFull, Sharing, Sink, Space,
-    UserId,
+    SupervisorRequests, UserId,
 };
 use palisade_memory::{GuestMemory, Protection, SharedMemory};
 use palisade_units::{Bdf, Gpa, GuestPasid, PasidTag, TenantId};
@@ -117,6 +117,7 @@ impl Host {
             guest_pasid: tag.and_then(|tag| GuestPasid::new(tag.get()).ok()),
             fault_disable: FaultProcessing::Report,
             device_tlb: DeviceTlb::Allowed,
+            supervisor: SupervisorRequests::Refused,
         };
         self.function.bind(tag, self.hold(), binding).unwrap();
     }

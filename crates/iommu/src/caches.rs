@@ -14,10 +14,10 @@ use crate::entry::User;
 use crate::function::Function;
 use crate::journal::{BUCKETS, Bucket, Generation, Generations, Known, Removal, Whose};
 use crate::resolve::{Blocked, refusal_of};
-use crate::space::Space;
+use crate::space::{Space, SupervisorRequests};
 use crate::tlb::{Epoch, Found, Key, Kind, Line, Tlb};
 use crate::upper::{Table, Upper};
-use crate::walk::{self, Leaf, LeafTable, Prefix, Refusal};
+use crate::walk::{self, FirstLeaf, Leaf, LeafTable, Prefix, Refusal, Rights};
 
 /// How many snapshots of memory and regions are kept before all caches start anew.
 const CROWD: usize = 4096;
@@ -89,6 +89,9 @@ struct Context {
     whose: Whose,
     space: Space,
     device_tlb: DeviceTlb,
+    supervisor: SupervisorRequests,
+    /// What its first stage says of pages, if the space has one and nothing else.
+    first: Option<FirstLeaf>,
     memory: KeptSnapshot,
 }
 
@@ -102,6 +105,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    #[inline]
     fn prefix(&self) -> Prefix {
         match self.tag {
             Some(_) => Prefix::Pasid,
@@ -109,9 +113,33 @@ impl Request {
         }
     }
 
-    /// Whether what the tables say of device TLBs lets it be (VT-d §7.1.3: SCT.5).
-    fn is_allowed_by(&self, device_tlb: DeviceTlb) -> bool {
-        (self.ats, device_tlb) != (Ats::On, DeviceTlb::Blocked)
+    /// What keeps a tag's requests of its kind from being looked at any further (VT-d §7.1.3: SCT.5, SPT.6).
+    fn refused_by(
+        &self,
+        device_tlb: DeviceTlb,
+        supervisor: SupervisorRequests,
+    ) -> Option<FaultReason> {
+        let privileged = self.tag.is_some() && self.access.contains(Access::PRIVILEGED);
+        if (self.ats, device_tlb) == (Ats::On, DeviceTlb::Blocked) {
+            Some(FaultReason::DeviceTlbDisabled)
+        } else if privileged && supervisor == SupervisorRequests::Refused {
+            // A request to execute ends in SPT.5 before, where there is no first stage.
+            let fetches = self.access.contains(Access::EXECUTE);
+            (!fetches).then_some(FaultReason::SupervisorRequestDisabled)
+        } else {
+            None
+        }
+    }
+}
+
+impl Context {
+    /// Whether it is what a request is served by.
+    #[inline]
+    fn serves(&self, request: Request) -> bool {
+        self.whose == Whose::of(request.tag)
+            && request
+                .refused_by(self.device_tlb, self.supervisor)
+                .is_none()
     }
 }
 
@@ -253,6 +281,7 @@ impl Caches {
         kept.let_go_except(current.map(Line::place));
     }
 
+    #[inline]
     fn tlb(&mut self, access: Access) -> &mut Tlb {
         if access.contains(Access::WRITE) {
             &mut self.writes
@@ -308,27 +337,25 @@ impl Caches {
         key: Key,
         request: Request,
     ) -> Result<Found, Box<Blocked>> {
+        if let Some(found) = self.step(key, request) {
+            return Ok(found);
+        }
         let Request {
             tag, at, access, ..
         } = request;
         let local = &self.locals[Whose::of(tag).bucket().index()];
         let known = local.context.as_ref();
-        let serves = |context: &Context| {
-            context.whose == Whose::of(tag) && request.is_allowed_by(context.device_tlb)
-        };
-        if known.is_some_and(serves) {
-            let page = match self.last_step(key, request) {
-                Some(page) => Ok((page, PageSize::Size4K)),
-                None => self.walk(key, request),
-            };
-            if let Ok((page, size)) = page {
-                return Ok(self.put(key, request, page, size));
-            }
+        if known.is_some_and(|context| context.serves(request))
+            && let Ok((page, size)) = self.walk(key, request)
+        {
+            return Ok(self.put(key, request, page, size));
         }
         // What refuses a request is what it is bound to at this moment.
         let (page, size) = function.with_user(tag, at, access, |user| {
-            if !request.is_allowed_by(user.binding.device_tlb) {
-                return Err(FaultReason::DeviceTlbDisabled.into());
+            let binding = &user.binding;
+            let supervisor = binding.supervisor_of_space();
+            if let Some(reason) = request.refused_by(binding.device_tlb, supervisor) {
+                return Err(reason.into());
             }
             self.adopt(tag, user);
             self.walk(key, request)
@@ -336,6 +363,7 @@ impl Caches {
         Ok(self.put(key, request, page, size))
     }
 
+    #[inline]
     fn put(&mut self, key: Key, request: Request, page: Place, size: PageSize) -> Found {
         self.tlb(request.access).put(key, request.at, page, size);
         Found::within(page, request.at, size)
@@ -352,72 +380,102 @@ impl Caches {
             }
         }
         let whose = Whose::of(tag);
+        let first = match binding.space {
+            Space::FirstStage(stage) => Some(FirstLeaf::new(stage)),
+            Space::Nested(..) | Space::SecondStage(_) | Space::PassThrough => None,
+        };
         self.locals[whose.bucket().index()].context = Some(Context {
             whose,
             space: binding.space,
             device_tlb: binding.device_tlb,
+            supervisor: binding.supervisor_of_space(),
+            first,
             memory,
         });
     }
 
-    /// Takes the last step of a walk, or of both, by the tables that were walked through before.
-    /// `None` whenever there is anything to be said of it.
+    /// The memory at an address that is not cached, if one step by tables that were walked through before
+    /// leads there. `None` whenever there is anything to be said of it.
+    // As of `cached`, and what a request is worked out to be is worked out already.
+    #[inline(always)]
+    pub(crate) fn step(&mut self, key: Key, request: Request) -> Option<Found> {
+        let page = self.last_step(key, request)?;
+        Some(self.put(key, request, page, PageSize::Size4K))
+    }
+
+    #[inline(always)]
     fn last_step(&mut self, key: Key, request: Request) -> Option<Place> {
         let Request {
             tag, at, access, ..
         } = request;
-        if walk::is_interrupt(at, request.prefix()) {
+        let whose = Whose::of(tag);
+        let context = self.locals[whose.bucket().index()].context.as_ref()?;
+        if !context.serves(request) || walk::is_interrupt(at, request.prefix()) {
             return None;
         }
-        let own = self.of_tables(key);
-        let behind = own.behind();
-        let Self {
-            locals,
-            upper,
-            kept,
-            ..
-        } = self;
-        let context = locals[Whose::of(tag).bucket().index()].context.as_ref()?;
-        let Context { space, memory, .. } = context;
-        let entry = |key: Key, address: u64| {
-            let table = upper.find(key, address)?;
-            let entry = table.place.after(walk::leaf_offset_bytes(address));
-            Some((table.rights, kept.load_u64(entry).ok()?))
-        };
-        let page = match space {
-            _ if access.contains(Access::EXECUTE) && !walk::has_execution(space) => return None,
-            Space::FirstStage(stage) => {
-                let (rights, entry) = entry(own, at.get())?;
-                walk::first_leaf(stage, rights, entry, access)?
-            }
-            Space::SecondStage(stage) => {
-                let (rights, entry) = entry(behind, at.get())?;
-                walk::second_leaf(stage, rights, entry, access)?
-            }
-            Space::Nested(stage, outer) => {
-                let (rights, first) = entry(own, at.get())?;
-                let inner = walk::first_leaf(stage, rights, first, access)?;
-                match entry(behind, inner.get()) {
-                    Some((rights, second)) => walk::second_leaf(outer, rights, second, access)?,
-                    None => {
-                        let tables = kept.snapshot(*memory)?;
-                        let (leaf, table) = walk::walk_second(outer, tables, inner, access).ok()?;
-                        if let Some(table) = table {
-                            note(upper, kept, *memory, behind, table);
-                        }
-                        leaf.at
-                    }
-                }
-            }
-            Space::PassThrough => return None,
+        let (page, memory) = if let Some(first) = &context.first {
+            let (rights, entry) = self.entry(self.of_tables(key), at.get())?;
+            (first.page(rights, entry, access)?, &context.memory)
+        } else {
+            let page = self.last_step_behind(key, whose, at, access)?;
+            let context = self.locals[whose.bucket().index()].context.as_ref()?;
+            (page, &context.memory)
         };
         if walk::meets_interrupt_range(page, PageSize::Size4K) {
             return None;
         }
-        let place = kept.find(*memory, page, PAGE_BYTES).ok()?;
-        let suits = !access.contains(Access::WRITE)
-            || kept.reach(place, PAGE_BYTES).is_ok_and(Reach::is_writable);
+        let place = self.kept.find(*memory, page, PAGE_BYTES).ok()?;
+        let suits = !access.contains(Access::WRITE) || {
+            let reach = self.kept.reach(place, PAGE_BYTES);
+            reach.is_ok_and(Reach::is_writable)
+        };
         suits.then_some(place)
+    }
+
+    /// The entry of an address in a table that was walked through, and what the path to it allows.
+    #[inline]
+    fn entry(&self, key: Key, address: u64) -> Option<(Rights, u64)> {
+        let table = self.upper.find(key, address)?;
+        let entry = table.place.after(walk::leaf_offset_bytes(address));
+        Some((table.rights, self.kept.load_u64(entry).ok()?))
+    }
+
+    /// The last step where a second stage has part in it.
+    #[inline(never)]
+    fn last_step_behind(
+        &mut self,
+        key: Key,
+        whose: Whose,
+        at: Iova,
+        access: Access,
+    ) -> Option<Gpa> {
+        let context = self.locals[whose.bucket().index()].context.as_ref()?;
+        if access.contains(Access::EXECUTE) && !walk::has_execution(&context.space) {
+            return None;
+        }
+        let memory = context.memory;
+        let own = self.of_tables(key);
+        let behind = own.behind();
+        let (inner, outer) = match context.space {
+            Space::Nested(stage, outer) => {
+                let (rights, entry) = self.entry(own, at.get())?;
+                (walk::first_leaf(&stage, rights, entry, access)?, outer)
+            }
+            Space::SecondStage(outer) => {
+                let (rights, entry) = self.entry(behind, at.get())?;
+                return walk::second_leaf(&outer, rights, entry, access);
+            }
+            Space::FirstStage(_) | Space::PassThrough => return None,
+        };
+        if let Some((rights, entry)) = self.entry(behind, inner.get()) {
+            return walk::second_leaf(&outer, rights, entry, access);
+        }
+        let tables = self.kept.snapshot(memory)?;
+        let (leaf, table) = walk::walk_second(&outer, tables, inner, access).ok()?;
+        if let Some(table) = table {
+            note(&mut self.upper, &self.kept, memory, behind, table);
+        }
+        Some(leaf.at)
     }
 
     /// Walks the tables by what is known of the tag.

@@ -4,7 +4,7 @@ use palisade_ioasid::Hold;
 use palisade_memory::GuestMemory;
 use palisade_units::{Bdf, GuestPasid, TenantId};
 
-use crate::{DeviceTlb, Sink, Space};
+use crate::{DeviceTlb, Sink, Space, SupervisorRequests};
 
 /// Who bound an entry: one guest function of one tenant. Unique on the host; the maker sees to that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +39,20 @@ pub struct Binding {
     pub fault_disable: FaultProcessing,
     /// Whether the function may have a TLB of its own.
     pub device_tlb: DeviceTlb,
+    /// SRE of a space without a first stage; one with it has its own
+    /// ([`FirstStage::supervisor`](crate::FirstStage::supervisor)).
+    pub supervisor: SupervisorRequests,
+}
+
+impl Binding {
+    /// Whether privileged requests are refused whatever the tables of the space say. A first stage speaks for
+    /// itself.
+    pub(crate) const fn supervisor_of_space(&self) -> SupervisorRequests {
+        match self.space {
+            Space::FirstStage(_) | Space::Nested(..) => SupervisorRequests::Allowed,
+            Space::SecondStage(_) | Space::PassThrough => self.supervisor,
+        }
+    }
 }
 
 /// One user's share of an entry. It holds the PASID for as long as the entry stands.

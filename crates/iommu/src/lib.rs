@@ -13,6 +13,10 @@
 //!   which invalidations advance. What is stale stays until it is invalidated, and no longer. An
 //!   invalidation, unbind or release returns when accesses in flight that used the old state have
 //!   ended.
+//!   What a function with ATS asked for is its own TLB, which device-TLB invalidations reach and others do
+//!   not ([`Ats`], [`Cached`]).
+//! - **Misses** of a tag that nothing is bound to are put to its owner once, who may know of an entry by now
+//!   ([`Sink::look_up`]).
 //! - **Faults and page requests** go to the [`Sink`] of the binding, in the guest's names. Faults of a
 //!   tag that nothing is bound to go to its owner: who has the function, or on a shared one the
 //!   [`SliceOwner`] whose set has the PASID; else to the host's log. Each fault is an event of the
@@ -25,6 +29,7 @@
 //! interrupt address range is refused, whatever its space says (§3.14).
 
 mod audit;
+mod barrier;
 mod cached;
 mod caches;
 mod claim;

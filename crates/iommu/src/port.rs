@@ -263,8 +263,9 @@ struct Job {
 }
 
 impl Job {
-    /// Serves it, by the short way if all of it lies in one page that is cached.
-    #[inline]
+    /// Serves it, by the short way if all of it lies in one page that is cached, or whose table is.
+    // In the caller, who knows the length and whether it reads or writes, it is a third shorter.
+    #[inline(always)]
     fn run(
         self,
         port: &mut DmaPort,
@@ -277,9 +278,14 @@ impl Job {
         } = &mut *port;
         let in_flight = presence.enter(self.len_bytes);
         caches.refresh(&function.generations, self.by.tag);
-        let found = caches.cached(self.key(caches), self.at, self.access);
+        let key = self.key(caches);
+        let found = match caches.cached(key, self.at, self.access) {
+            Some(found) => Some(found),
+            None => caches.step(key, self.request()),
+        };
         if let Some(found) = found
-            && self.len_bytes <= found.left_bytes.min(CHUNK_BYTES)
+            && self.len_bytes <= found.left_bytes
+            && self.len_bytes <= CHUNK_BYTES
             && let Ok(reach) = caches.reach(found, self.len_bytes)
             && part(reach, 0, index(self.len_bytes)).is_ok()
         {
@@ -336,6 +342,16 @@ impl Job {
             }
         }
         Ok(())
+    }
+
+    #[inline]
+    const fn request(&self) -> Request {
+        Request {
+            tag: self.by.tag,
+            at: self.at,
+            access: self.access,
+            ats: self.by.ats,
+        }
     }
 
     /// What cached translations for it must agree with.

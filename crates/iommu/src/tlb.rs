@@ -4,9 +4,9 @@ use palisade_units::{Iova, PAGE_SHIFT, PageSize, PasidTag};
 use crate::cached::{Cached, Keeper};
 use crate::journal::{Pages, Whose};
 
-/// Lines for pages of 4 KiB; a power of two.
+/// Lines for pages of 4 KiB.
 const SMALL_LINES: usize = 1024;
-/// Lines for pieces of 2 MiB; a power of two.
+/// Lines for pieces of 2 MiB.
 const LARGE_LINES: usize = 64;
 /// Spreads tags over the lines: an odd number, so that neighbouring tags start far apart.
 const TAG_STRIDE: u64 = 0x9e5;
@@ -96,7 +96,7 @@ impl Line {
         number: 0,
         kind: Kind::NOTHING,
         epoch: Epoch::NEVER,
-        place: Place::START,
+        place: Place::NOWHERE,
     };
 
     #[inline]
@@ -136,75 +136,73 @@ impl Line {
     }
 }
 
-/// A direct-mapped array of lines. Where a line is does not depend on the attributes of its kind.
-pub(crate) struct Lines {
-    lines: Box<[Line]>,
-    /// What of a line's number counts.
-    mask: u64,
-}
+/// A direct-mapped array of lines, of whose numbers the bits of `MASK` count. Where a line is does not depend
+/// on the attributes of its kind.
+pub(crate) struct Lines<const COUNT: usize, const MASK: u64>(Box<[Line; COUNT]>);
 
-impl Lines {
-    /// `count` is a power of two.
-    pub(crate) fn new(count: usize, mask: u64) -> Self {
-        let lines = (0..count).map(|_| Line::EMPTY).collect();
-        Self { lines, mask }
+impl<const COUNT: usize, const MASK: u64> Lines<COUNT, MASK> {
+    const POWER_OF_TWO: () = assert!(COUNT.is_power_of_two());
+
+    pub(crate) fn new() -> Self {
+        const { Self::POWER_OF_TWO };
+        Self(Box::new([Line::EMPTY; COUNT]))
     }
 
     #[inline]
-    fn index(&self, whose: Whose, number: u64) -> usize {
+    fn index(whose: Whose, number: u64) -> usize {
         let spread = number.wrapping_add(u64::from(whose.get()).wrapping_mul(TAG_STRIDE));
         // The lower half is as good, and the length is a power of two.
-        usize::try_from(spread).unwrap_or_default() & (self.lines.len() - 1)
+        usize::try_from(spread).unwrap_or_default() % COUNT
     }
 
     #[inline]
     pub(crate) fn find(&self, key: Key, number: u64) -> Option<&Line> {
-        let line = &self.lines[self.index(key.kind.whose(), number)];
-        line.is(key, number, self.mask).then_some(line)
+        let line = &self.0[Self::index(key.kind.whose(), number)];
+        line.is(key, number, MASK).then_some(line)
     }
 
     #[inline]
     pub(crate) fn put(&mut self, line: Line) {
-        let index = self.index(line.kind.whose(), line.number & self.mask);
-        self.lines[index] = line;
+        self.0[Self::index(line.kind.whose(), line.number & MASK)] = line;
     }
 
     /// Forgets what is cached of a tag between two numbers, whatever else its attributes are.
     pub(crate) fn remove(&mut self, whose: Whose, first: u64, last: u64, cached: Cached) {
-        let mask = self.mask;
         let gone = |line: &Line| {
             line.kind.whose() == whose
                 && cached.includes(line.kind.keeper())
-                && (first..=last).contains(&(line.number & mask))
+                && (first..=last).contains(&(line.number & MASK))
         };
         if last - first < FEW {
             for number in first..=last {
-                let index = self.index(whose, number);
-                if gone(&self.lines[index]) {
-                    self.lines[index] = Line::EMPTY;
+                let line = &mut self.0[Self::index(whose, number)];
+                if gone(line) {
+                    *line = Line::EMPTY;
                 }
             }
         } else {
-            for line in self.lines.iter_mut().filter(|line| gone(line)) {
+            for line in self.0.iter_mut().filter(|line| gone(line)) {
                 *line = Line::EMPTY;
             }
         }
     }
 
     pub(crate) fn lines(&self) -> impl Iterator<Item = &Line> {
-        self.lines.iter().filter(|line| line.kind != Kind::NOTHING)
+        self.0.iter().filter(|line| line.kind != Kind::NOTHING)
     }
 
     pub(crate) fn clear(&mut self) {
-        self.lines.fill(Line::EMPTY);
+        self.0.fill(Line::EMPTY);
     }
 }
 
 /// A port's private cache of translations for reads, or for writes: what is in it may be accessed
 /// so, and where that marks tables, they are marked.
 pub(crate) struct Tlb {
-    small: Lines,
-    large: Lines,
+    small: Lines<SMALL_LINES, { u64::MAX }>,
+    large: Lines<LARGE_LINES, { u64::MAX }>,
+    /// Whether a piece of 2 MiB was ever cached: where tables have pages of 4 KiB alone, none is looked for.
+    has_large: bool,
 }
 
 /// The memory at an address, to the end of its page.
@@ -231,8 +229,9 @@ impl Found {
 impl Tlb {
     pub(crate) fn new() -> Self {
         Self {
-            small: Lines::new(SMALL_LINES, u64::MAX),
-            large: Lines::new(LARGE_LINES, u64::MAX),
+            small: Lines::new(),
+            large: Lines::new(),
+            has_large: false,
         }
     }
 
@@ -241,6 +240,9 @@ impl Tlb {
         let small = at.get() >> PAGE_SHIFT;
         if let Some(line) = self.small.find(key, small) {
             return Some(Found::within(line.place, at, PageSize::Size4K));
+        }
+        if !self.has_large {
+            return None;
         }
         let large = at.get() >> PageSize::Size2M.shift();
         let line = self.large.find(key, large)?;
@@ -253,7 +255,10 @@ impl Tlb {
         let line = Line::new(key, at.get() >> size.shift(), page);
         match size {
             PageSize::Size4K => self.small.put(line),
-            _ => self.large.put(line),
+            _ => {
+                self.has_large = true;
+                self.large.put(line);
+            }
         }
     }
 
@@ -273,5 +278,6 @@ impl Tlb {
     pub(crate) fn clear(&mut self) {
         self.small.clear();
         self.large.clear();
+        self.has_large = false;
     }
 }

@@ -6,17 +6,18 @@ use crate::journal::Pages;
 use crate::tlb::{Key, Line, Lines};
 use crate::walk::Rights;
 
-/// Lines; a power of two. Each stands for 2 MiB of addresses.
+/// Lines. Each stands for 2 MiB of addresses.
 const LINES: usize = 2048;
 /// Rights stand above the number, which has 43 bits.
 const RIGHTS_SHIFT: u32 = 56;
+const NUMBER: u64 = (1 << RIGHTS_SHIFT) - 1;
 
 /// A port's private cache of where tables of 4 KiB pages lie, and what the entries above them allow
 /// (VT-d §6.2.5: paging-structure caches). With it a miss reads one entry of a stage instead of one
 /// for each level.
 ///
 /// The accessed bits above are set: what is cached was walked through.
-pub(crate) struct Upper(Lines);
+pub(crate) struct Upper(Lines<LINES, NUMBER>);
 
 /// A table of 4 KiB pages.
 #[derive(Clone, Copy)]
@@ -29,7 +30,7 @@ pub(crate) struct Table {
 
 impl Upper {
     pub(crate) fn new() -> Self {
-        Self(Lines::new(LINES, (1 << RIGHTS_SHIFT) - 1))
+        Self(Lines::new())
     }
 
     #[inline]
@@ -42,6 +43,7 @@ impl Upper {
         })
     }
 
+    #[inline]
     pub(crate) fn put(&mut self, key: Key, address: u64, table: Table) {
         let number = address >> PageSize::Size2M.shift();
         let rights = u64::from(table.rights.get()) << RIGHTS_SHIFT;

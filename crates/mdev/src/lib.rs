@@ -2,7 +2,7 @@
 //! owner.
 //!
 //! A [`Parent`] is an accelerator with its function on the host's bus. Either one tenant has all of it
-//! ([`Parent::exclusive`]): he programs any PASID and the function's own table decides. Or tenants
+//! ([`Parent::claim`]): he programs any PASID and the function's own table decides. Or tenants
 //! have slices of it: a [`Slice`] is made in a [`Registry`] under a UUID, with a queue of its own or a
 //! share of a common one, and is then assigned to a tenant. Each PASID that the tenant's driver writes into a slice goes
 //! through [`Mediation`], which turns it into the host's, or refuses.
@@ -20,6 +20,7 @@ mod parent;
 mod registry;
 mod slice;
 mod trap_map;
+mod whole;
 
 #[cfg(test)]
 mod tests;
@@ -31,4 +32,7 @@ pub use mediation::Mediation;
 pub use parent::{Parent, QueueUse, Shape};
 pub use registry::Registry;
 pub use slice::{Slice, SliceInfo, SliceType, UnknownSliceType};
-pub use trap_map::{TrapRange, Treatment, trap_map};
+pub use trap_map::{
+    Access, COMMANDS, CommandRule, Operand, Place, Reaches, TrappedRegister, Treatment, trap_map,
+};
+pub use whole::Whole;

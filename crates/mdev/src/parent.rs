@@ -1,14 +1,14 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use palisade_dsa::{Accelerator, Direct, Doorbell, DsaFunction, Engine, MAX_QUEUES, Switch};
-use palisade_iommu::{FunctionHandle, PasidEnable, Sharing};
+use palisade_dsa::{Accelerator, Doorbell, Engine, Lane, MAX_QUEUES, NoSuchQueue, Switch};
+use palisade_iommu::FunctionHandle;
 use palisade_memory::GuestMemory;
 use palisade_units::{Bdf, TenantId};
 use palisade_vfio::Container;
 use uuid::Uuid;
 
-use crate::{Assigned, ForwardedLog, MdevError, SliceType};
+use crate::{Assigned, ForwardedLog, MdevError, SliceType, Whole};
 
 /// How many slices share a queue before another queue is taken, where one is free.
 const SHARES: usize = 8;
@@ -131,32 +131,59 @@ impl Parent {
         self.state().queues.clone()
     }
 
-    /// Who has all of it.
+    /// For whom all of it is set aside.
     #[must_use]
     pub fn exclusive_holder(&self) -> Option<TenantId> {
         self.state().exclusive
     }
 
-    /// Gives the whole function to a tenant. `memory` is what its connection will share.
+    /// Sets the whole function aside for a tenant, until the result is dropped.
     ///
     /// # Errors
-    /// [`MdevError::HeldExclusively`] or [`MdevError::Sliced`] (EBUSY); those of
-    /// [`Container::attach`].
+    /// [`MdevError::HeldExclusively`] or [`MdevError::Sliced`] (EBUSY).
+    pub fn claim(self: &Arc<Self>, tenant: TenantId) -> Result<Arc<Whole>, MdevError> {
+        let mut state = self.state();
+        if let Some(holder) = state.exclusive {
+            let parent = self.name.clone();
+            return Err(MdevError::HeldExclusively { parent, holder });
+        }
+        let slices: Vec<Uuid> = state.queues.iter().flat_map(QueueUse::slices).collect();
+        if let Some(uuid) = slices.first().copied() {
+            return Err(MdevError::Sliced {
+                parent: self.name.clone(),
+                slices: slices.len(),
+                uuid,
+            });
+        }
+        state.exclusive = Some(tenant);
+        drop(state);
+        Ok(Whole::of_claimed(Arc::clone(self), tenant))
+    }
+
+    /// Sets the whole function aside for a tenant and gives it to it at once. `memory` is what its
+    /// connection will share.
+    ///
+    /// # Errors
+    /// Those of [`Parent::claim`] and of [`Whole::assign`].
     pub fn exclusive(
         self: &Arc<Self>,
         container: &Container,
         guest_bdf: Bdf,
         memory: GuestMemory,
     ) -> Result<Assigned, MdevError> {
-        let use_of_all = ExclusiveUse::take(self, container.set().tenant())?;
-        let function = self.function.clone();
-        let attachment = container.attach(guest_bdf, function, Sharing::Exclusive, memory)?;
+        let whole = self.claim(container.set().tenant())?;
+        whole.assign(container, guest_bdf, memory)
+    }
+
+    /// The parent is nobody's any more.
+    pub(crate) fn end_claim(&self) {
+        self.state().exclusive = None;
+    }
+
+    /// A way in to each queue.
+    pub(crate) fn lanes(&self) -> Result<Vec<Lane>, NoSuchQueue> {
         let lanes = (0..self.shape.queues).map(|queue| self.accelerator.lane(queue));
-        let lanes = lanes.collect::<Result<Vec<_>, _>>()?;
-        let shape = self.function_shape(Switch::On, Switch::On);
-        let policy = Direct::new(self.function.clone());
-        let function = Arc::new(DsaFunction::new(policy, lanes, shape)?);
-        Ok(Assigned::new(function, attachment, use_of_all))
+        lanes.collect()
     }
 
     pub(crate) fn log(&self) -> Arc<ForwardedLog> {
@@ -245,42 +272,5 @@ impl State {
                 _ => None,
             });
         shared.min_by_key(|(_, shares)| *shares)
-    }
-}
-
-/// One tenant's use of the whole parent, until dropped.
-pub(crate) struct ExclusiveUse {
-    parent: Arc<Parent>,
-}
-
-impl ExclusiveUse {
-    fn take(parent: &Arc<Parent>, tenant: TenantId) -> Result<Self, MdevError> {
-        let mut state = parent.state();
-        if let Some(holder) = state.exclusive {
-            let parent = parent.name.clone();
-            return Err(MdevError::HeldExclusively { parent, holder });
-        }
-        let slices: Vec<Uuid> = state.queues.iter().flat_map(QueueUse::slices).collect();
-        if let Some(uuid) = slices.first().copied() {
-            let parent = parent.name.clone();
-            return Err(MdevError::Sliced {
-                parent,
-                slices: slices.len(),
-                uuid,
-            });
-        }
-        state.exclusive = Some(tenant);
-        drop(state);
-        Ok(Self {
-            parent: Arc::clone(parent),
-        })
-    }
-}
-
-impl Drop for ExclusiveUse {
-    fn drop(&mut self) {
-        // What the last owner turned off is on for mediated devices.
-        self.parent.function.set_pasid_enabled(PasidEnable::On);
-        self.parent.state().exclusive = None;
     }
 }

@@ -1,4 +1,4 @@
-use crate::region::{Region, guest_len};
+use crate::region::{Region, guest_len, host_len};
 use crate::span::Span;
 use crate::{MemoryError, Protection, Snapshot};
 use palisade_units::Gpa;
@@ -23,25 +23,71 @@ struct Held {
     /// The number of its first region; the others follow in their order.
     first: usize,
 }
+/// Where a region is, as plain numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Extent {
+    at: u64,
+    len_bytes: u64,
+    /// Where it starts.
+    place: Place,
+}
+
+impl Extent {
+    /// Of a snapshot whose first region has a number.
+    fn largest_of(snapshot: &Snapshot, first: usize) -> Self {
+        let numbered = snapshot.regions().zip(first..);
+        let largest = numbered.max_by_key(|(region, _)| region.len_bytes());
+        let known = largest.and_then(|(region, number)| {
+            Some(Self {
+                at: region.at().get(),
+                len_bytes: region.len_bytes(),
+                place: Place {
+                    address: region.base().addr(),
+                    region: u32::try_from(number).ok()?,
+                },
+            })
+        });
+        known.unwrap_or(Self {
+            at: 0,
+            len_bytes: 0,
+            place: Place::NOWHERE,
+        })
+    }
+
+    #[inline]
+    const fn find(&self, at: Gpa, len_bytes: u64) -> Option<Place> {
+        let offset_bytes = at.get().wrapping_sub(self.at);
+        if offset_bytes < self.len_bytes && len_bytes <= self.len_bytes - offset_bytes {
+            Some(self.place.after(offset_bytes))
+        } else {
+            None
+        }
+    }
+}
 
 /// One of the snapshots that are kept. Means nothing to another [`Kept`], nor after it
 /// was let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeptSnapshot(usize);
+pub struct KeptSnapshot {
+    number: usize,
+    /// Its largest region, where most of what is looked for is.
+    largest: Extent,
+}
 
 /// A place in a region that is kept. Means nothing to another [`Kept`], nor after it was
 /// let go: it is then an error or another place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    offset_bytes: u64,
+    /// In this process. Only with the region, which bounds it, does it become a pointer.
+    address: usize,
     region: u32,
 }
 
 impl Place {
-    /// The first place of the first region.
-    pub const START: Self = Self {
-        offset_bytes: 0,
-        region: 0,
+    /// Where nothing is.
+    pub const NOWHERE: Self = Self {
+        address: 0,
+        region: u32::MAX,
     };
 
     /// The place so many bytes on.
@@ -49,7 +95,7 @@ impl Place {
     #[must_use]
     pub const fn after(self, bytes: u64) -> Self {
         Self {
-            offset_bytes: self.offset_bytes.wrapping_add(bytes),
+            address: self.address.wrapping_add(host_len(bytes)),
             ..self
         }
     }
@@ -66,16 +112,23 @@ impl Kept {
     /// to that when there are many.
     pub fn keep(&mut self, snapshot: &Arc<Snapshot>) -> KeptSnapshot {
         let same = |held: &Held| Arc::ptr_eq(&held.snapshot, snapshot);
-        if let Some(number) = self.snapshots.iter().position(same) {
-            return KeptSnapshot(number);
+        let known = self.snapshots.iter().position(same);
+        let number = known.unwrap_or_else(|| self.add(snapshot));
+        let first = self.snapshots[number].first;
+        KeptSnapshot {
+            number,
+            largest: Extent::largest_of(snapshot, first),
         }
+    }
+
+    fn add(&mut self, snapshot: &Arc<Snapshot>) -> usize {
         self.snapshots.push(Held {
             snapshot: Arc::clone(snapshot),
             first: self.regions.len(),
         });
         let regions = snapshot.regions().map(Arc::clone);
         self.regions.extend(regions.map(Some));
-        KeptSnapshot(self.snapshots.len() - 1)
+        self.snapshots.len() - 1
     }
 
     /// How many snapshots and regions are kept, or have been since all were let go.
@@ -116,7 +169,7 @@ impl Kept {
     #[inline]
     #[must_use]
     pub fn snapshot(&self, kept: KeptSnapshot) -> Option<&Snapshot> {
-        self.snapshots.get(kept.0).map(|held| &*held.snapshot)
+        self.snapshots.get(kept.number).map(|held| &*held.snapshot)
     }
 
     /// Where an address of a snapshot lies, if `len_bytes` from there on lie in one region.
@@ -125,14 +178,24 @@ impl Kept {
     /// [`MemoryError::Unmapped`]; also of the regions after the first 2^32.
     #[inline]
     pub fn find(&self, kept: KeptSnapshot, at: Gpa, len_bytes: u64) -> Result<Place, MemoryError> {
+        match kept.largest.find(at, len_bytes) {
+            Some(place) => Ok(place),
+            None => self.search(kept.number, at, len_bytes),
+        }
+    }
+
+    #[inline(never)]
+    fn search(&self, number: usize, at: Gpa, len_bytes: u64) -> Result<Place, MemoryError> {
         let unmapped = MemoryError::Unmapped { at };
-        let held = self.snapshots.get(kept.0).ok_or(unmapped)?;
+        let held = self.snapshots.get(number).ok_or(unmapped)?;
         let (index, offset_bytes) = held.snapshot.locate(at, len_bytes)?;
-        let region = u32::try_from(held.first + index).map_err(|_| unmapped)?;
-        Ok(Place {
-            offset_bytes,
-            region,
-        })
+        let number = held.first + index;
+        let region = self.regions.get(number).and_then(Option::as_ref);
+        let start = Place {
+            address: region.ok_or(unmapped)?.base().addr(),
+            region: u32::try_from(number).map_err(|_| unmapped)?,
+        };
+        Ok(start.after(offset_bytes))
     }
 
     /// The memory at a place, for the moment.
@@ -145,7 +208,7 @@ impl Kept {
             // Where it was is not known any more.
             return Err(MemoryError::Unmapped { at: Gpa::new(0) });
         };
-        region.span(place.offset_bytes, len_bytes).map(Reach)
+        Span::at_address(region, place.address, len_bytes).map(Reach)
     }
 
     /// Asks for the line at a place ahead of its use.

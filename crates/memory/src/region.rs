@@ -112,6 +112,12 @@ impl Region {
         self.protection
     }
 
+    /// Whether a range lies inside it.
+    #[inline]
+    pub(crate) const fn holds(&self, offset_bytes: u64, len_bytes: u64) -> bool {
+        offset_bytes <= self.len_bytes && len_bytes <= self.len_bytes - offset_bytes
+    }
+
     /// The start of its memory, valid over `len_bytes` while the region lives.
     #[inline]
     pub(crate) const fn base(&self) -> *mut u8 {

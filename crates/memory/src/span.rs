@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, compiler_fence
 #[derive(Clone, Copy)]
 pub(crate) struct Span<'a> {
     region: &'a Region,
-    offset: usize,
+    /// Of the region's mapping, over `len` bytes.
+    pointer: *mut u8,
     len: usize,
 }
 
@@ -20,22 +21,45 @@ impl<'a> Span<'a> {
         offset_bytes: u64,
         len_bytes: u64,
     ) -> Result<Self, MemoryError> {
-        let held = region.len_bytes();
-        if offset_bytes > held || len_bytes > held - offset_bytes {
-            let beyond = offset_bytes.max(held);
-            let at = Gpa::new(region.at().get().wrapping_add(beyond));
-            return Err(MemoryError::Unmapped { at });
+        if !region.holds(offset_bytes, len_bytes) {
+            return Err(past_the_end(region, offset_bytes));
+        }
+        // SAFETY: 1. The offset lies inside the region (`holds`), which is at most as long as its
+        // mapping. 2. The mapping lives as long as the region, which is borrowed.
+        let pointer = unsafe { region.base().add(host_len(offset_bytes)) };
+        let len = host_len(len_bytes);
+        Ok(Self {
+            region,
+            pointer,
+            len,
+        })
+    }
+
+    /// The range of `len_bytes` from an address of this process on, if the region holds all of it.
+    ///
+    /// That is asked by the side: an access need not wait for the region to be looked at to know its address.
+    #[inline]
+    pub(crate) fn at_address(
+        region: &'a Region,
+        address: usize,
+        len_bytes: u64,
+    ) -> Result<Self, MemoryError> {
+        let base = region.base();
+        let offset_bytes = guest_len(address.wrapping_sub(base.addr()));
+        if !region.holds(offset_bytes, len_bytes) {
+            return Err(past_the_end(region, offset_bytes));
         }
         Ok(Self {
             region,
-            offset: host_len(offset_bytes),
+            pointer: base.with_addr(address),
             len: host_len(len_bytes),
         })
     }
 
     #[inline]
     fn at(self) -> Gpa {
-        Gpa::new(self.region.at().get() + guest_len(self.offset))
+        let offset = self.pointer.addr() - self.region.base().addr();
+        Gpa::new(self.region.at().get() + guest_len(offset))
     }
 
     #[inline]
@@ -48,11 +72,11 @@ impl<'a> Span<'a> {
         self.region.protection()
     }
 
+    /// Valid for the span's length while the region is borrowed: a span lies inside its region, and that in
+    /// its mapping.
     #[inline]
-    pub(crate) fn pointer(self) -> *mut u8 {
-        // SAFETY: 1. A span's offset and length lie inside its region (`Span::new`), which is at
-        // most as long as its mapping. 2. The mapping lives as long as the region, which is borrowed.
-        unsafe { self.region.base().add(self.offset) }
+    pub(crate) const fn pointer(self) -> *mut u8 {
+        self.pointer
     }
 
     #[inline]
@@ -84,7 +108,6 @@ impl<'a> Span<'a> {
     /// Reads the start of the span, as much as `into` holds.
     #[inline]
     pub(crate) fn read(self, into: &mut [u8]) -> Result<(), MemoryError> {
-        self.readable()?;
         let len = into.len().min(self.len);
         // SAFETY: 1. The span is mapped over `len` bytes, for reading. 2. `into` is ours alone over
         // `len` bytes. 3. A mapping of a file and a Rust slice never overlap: no reference is ever
@@ -110,10 +133,9 @@ impl<'a> Span<'a> {
         self.readable()?;
         to.writable()?;
         let len = self.len.min(to.len);
-        // SAFETY: 1. Both spans are mapped over `len` bytes, `to` for writing. 2. They may overlap,
-        // and `ptr::copy` allows it. 3. No reference to either exists; concurrent accesses by others
-        // may see it in part, which callers allow.
-        unsafe { ptr::copy(self.pointer().cast_const(), to.pointer(), len) };
+        // SAFETY: 1. Both spans are mapped over `len` bytes, `to` for writing. 2. No reference to either
+        // exists.
+        unsafe { copy::between_shared(self.pointer().cast_const(), to.pointer(), len) };
         self.settled()?;
         to.settled()
     }
@@ -139,7 +161,8 @@ impl<'a> Span<'a> {
         let mut done = 0;
         while done < self.len {
             let rest = Self {
-                offset: self.offset + done,
+                // Inside the span, or at its end.
+                pointer: self.pointer.wrapping_add(done),
                 len: (self.len - done).min(PIECE),
                 ..self
             };
@@ -165,7 +188,6 @@ impl<'a> Span<'a> {
     #[inline]
     pub(crate) fn load<R>(self, access: impl FnOnce(&AtomicU64) -> R) -> Result<R, MemoryError> {
         let word = self.atomic_pointer::<u64>()?;
-        self.readable()?;
         // SAFETY: 1. The word is aligned and inside the span (`atomic_pointer`). 2. The region is
         // borrowed past the call. 3. Everyone else's accesses to it are atomic ones of this room or
         // another process's.
@@ -187,7 +209,6 @@ impl<'a> Span<'a> {
         access: impl FnOnce(&AtomicU32) -> R,
     ) -> Result<R, MemoryError> {
         let word = self.atomic_pointer::<u32>()?;
-        self.readable()?;
         // SAFETY: 1. The word is aligned and inside the span (`atomic_pointer`). 2. The region is
         // borrowed past the call. 3. Everyone else's accesses to it are atomic ones of this room or
         // another process's.
@@ -219,4 +240,11 @@ impl<'a> Span<'a> {
         let result = access(unsafe { AtomicU8::from_ptr(byte) });
         self.settled().map(|()| result)
     }
+}
+
+#[cold]
+fn past_the_end(region: &Region, offset_bytes: u64) -> MemoryError {
+    let beyond = offset_bytes.max(region.len_bytes());
+    let at = Gpa::new(region.at().get().wrapping_add(beyond));
+    MemoryError::Unmapped { at }
 }

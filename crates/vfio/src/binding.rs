@@ -163,6 +163,7 @@ impl Inner {
             guest_pasid: key.guest_pasid(),
             fault_disable: terms.fault_processing,
             device_tlb: terms.device_tlb,
+            supervisor: terms.supervisor,
         }
     }
 

@@ -1,4 +1,4 @@
-use palisade_iommu::{DeviceTlb, FaultProcessing, Space};
+use palisade_iommu::{DeviceTlb, FaultProcessing, Space, SupervisorRequests};
 
 /// How requests are to be served: what a guest's table says of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +9,8 @@ pub struct Terms {
     pub fault_processing: FaultProcessing,
     /// Whether the function may keep their translations in a TLB of its own.
     pub device_tlb: DeviceTlb,
+    /// Whether privileged requests are allowed, where the space has no first stage to say it.
+    pub supervisor: SupervisorRequests,
 }
 
 impl Terms {
@@ -19,13 +21,15 @@ impl Terms {
         ..Self::new(Space::PassThrough)
     };
 
-    /// By this space; faults are recorded, and the function may have a TLB.
+    /// By this space; faults are recorded, the function may have a TLB, and privileged requests need a first
+    /// stage that allows them.
     #[must_use]
     pub const fn new(space: Space) -> Self {
         Self {
             space,
             fault_processing: FaultProcessing::Report,
             device_tlb: DeviceTlb::Allowed,
+            supervisor: SupervisorRequests::Refused,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The VT-d unit that a guest sees.
 //!
-//! A [`Unit`] is a PCI function whose BAR 0 is the register page of a remapping unit in caching mode. It
+//! A [`Unit`] is a PCI function whose BAR 0 is the register page of a remapping unit. It
 //! reads the guest's root, context and PASID tables in the guest's own memory and tells the tenant's
 //! [`Container`](palisade_vfio::Container) what it found: bind, unbind, invalidate, respond. The
 //! platform translates and decides; a guest that lies in its tables or queues harms itself alone.
@@ -9,6 +9,8 @@
 //!
 //! - [`spec`] is the specification as data; a driver uses it too.
 //! - [`dmar`] is how firmware tells a guest where the unit stands.
+//! - In caching mode it binds what it is told of, and otherwise also what a request is found to lack
+//!   ([`CachingMode`]).
 //! - An invalidation takes effect before the next wait descriptor completes; those between two wait
 //!   descriptors are done together, and the same one once.
 //! - A [`UnitState`] is what of a unit its guest takes along to another host, as bytes of a version.

@@ -7,7 +7,7 @@ mod property_tests;
 mod stages;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stages::{Stages, Want};
 
@@ -18,12 +18,17 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 struct Memory<'a> {
     load: &'a dyn Fn(u64) -> Option<u64>,
     marked: RefCell<BTreeMap<u64, u64>>,
+    /// The pages of entries that the unit has to be told of.
+    told: RefCell<BTreeSet<u64>>,
 }
 
 impl<'a> Memory<'a> {
     fn new(load: &'a dyn Fn(u64) -> Option<u64>) -> Self {
-        let marked = RefCell::default();
-        Self { load, marked }
+        Self {
+            load,
+            marked: RefCell::default(),
+            told: RefCell::default(),
+        }
     }
 
     fn word(&self, at: u64) -> Option<u64> {
@@ -31,8 +36,9 @@ impl<'a> Memory<'a> {
         marked.or_else(|| (self.load)(at))
     }
 
-    /// An entry of some words, none of which is without memory.
-    fn words<const N: usize>(&self, at: u64) -> Option<[u64; N]> {
+    /// An entry of some words, none of which is without memory, on the way to the page tables.
+    fn entry<const N: usize>(&self, at: u64) -> Option<[u64; N]> {
+        self.told.borrow_mut().insert(at >> 12);
         let mut words = [0; N];
         for (word, at) in words.iter_mut().zip((at..).step_by(8)) {
             *word = self.word(at)?;
@@ -119,7 +125,7 @@ fn by_legacy_tables(
     }
     let [bus, devfn] = request.source.to_be_bytes().map(u64::from);
     // §9.1.
-    let [low, high] = memory.words((rtaddr & ADDRESS) + bus * 16).ok_or(0x8)?;
+    let [low, high] = memory.entry((rtaddr & ADDRESS) + bus * 16).ok_or(0x8)?;
     if !bit(low, 0) {
         return Err(0x1);
     }
@@ -127,7 +133,7 @@ fn by_legacy_tables(
         return Err(0xa);
     }
     // §9.3.
-    let [low, high] = memory.words((low & ADDRESS) + devfn * 16).ok_or(0x9)?;
+    let [low, high] = memory.entry((low & ADDRESS) + devfn * 16).ok_or(0x9)?;
     *silenced |= bit(low, 1);
     if !bit(low, 0) {
         return Err(0x2);
@@ -172,7 +178,7 @@ fn by_scalable_tables(
     let [bus, devfn] = request.source.to_be_bytes().map(u64::from);
     // §9.2: a half of 128 functions each.
     let root = (rtaddr & ADDRESS) + bus * 16 + devfn / 128 * 8;
-    let root = memory.word(root).ok_or(0x38)?;
+    let [root] = memory.entry(root).ok_or(0x38)?;
     if !bit(root, 0) {
         return Err(0x39);
     }
@@ -180,7 +186,7 @@ fn by_scalable_tables(
         return Err(0x3a);
     }
     // §9.4.
-    let context = memory.words((root & ADDRESS) + devfn % 128 * 32);
+    let context = memory.entry((root & ADDRESS) + devfn % 128 * 32);
     let [low, high, third, fourth] = context.ok_or(0x40)?;
     *silenced |= bit(low, 1);
     if !bit(low, 0) {
@@ -202,7 +208,8 @@ fn by_scalable_tables(
         Some(pasid) => pasid,
     };
     // §9.5.
-    let directory = memory.word((low & ADDRESS) + pasid / 64 * 8).ok_or(0x50)?;
+    let directory = memory.entry((low & ADDRESS) + pasid / 64 * 8);
+    let [directory] = directory.ok_or(0x50)?;
     *silenced |= bit(directory, 1);
     if !bit(directory, 0) {
         return Err(0x51);
@@ -211,7 +218,7 @@ fn by_scalable_tables(
         return Err(0x52);
     }
     // §9.6.
-    let entry = memory.words((directory & ADDRESS) + pasid % 64 * 64);
+    let entry = memory.entry((directory & ADDRESS) + pasid % 64 * 64);
     let entry: [u64; 8] = entry.ok_or(0x58)?;
     *silenced |= bit(entry[0], 1);
     by_pasid_entry(memory, entry, request)
@@ -242,9 +249,8 @@ fn by_pasid_entry(memory: &Memory<'_>, entry: [u64; 8], request: &Request) -> Re
     if request.pasid.is_some() && request.kind == Kind::Fetch {
         return Err(0x5c);
     }
-    // SPT.6 is of every type of translation. The platform knows SRE of first stages only, so that here too it
-    // has no say without one.
-    if request.pasid.is_some() && request.privileged && by_first && !bit(first, 0) {
+    // SPT.6 is of every type of translation.
+    if request.pasid.is_some() && request.privileged && !bit(first, 0) {
         return Err(0x5d);
     }
     let want = Want::of(request);

@@ -61,6 +61,8 @@ pub(crate) struct Found {
     pub(crate) processing: FaultProcessing,
     /// Whether the context entry lets the function have a TLB of its own.
     pub(crate) device_tlb: DeviceTlb,
+    /// SRE.
+    pub(crate) supervisor: SupervisorRequests,
 }
 
 impl Found {
@@ -69,6 +71,7 @@ impl Found {
             space: self.space,
             fault_processing: self.processing,
             device_tlb: self.device_tlb,
+            supervisor: self.supervisor,
         }
     }
 }
@@ -270,6 +273,8 @@ impl<'a> Tables<'a> {
             domain: entry.domain(),
             processing,
             device_tlb,
+            // Requests of legacy mode have no PASID, and so no mode.
+            supervisor: SupervisorRequests::Refused,
         })
     }
 
@@ -336,6 +341,7 @@ fn interpret(
             domain: entry.domain(),
             processing,
             device_tlb: device_tlb(context),
+            supervisor: SupervisorRequests::from_bit(entry.supervisor_requests()),
         }),
         None => fault(FaultReason::PasidEntryInvalid),
     }

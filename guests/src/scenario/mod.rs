@@ -6,6 +6,7 @@ mod kill;
 mod matrix;
 mod pair;
 mod reboot;
+mod run_time;
 mod sva;
 mod two_vms;
 mod vcmd;
@@ -111,6 +112,7 @@ pub fn all() -> Vec<Scenario> {
         two_vms::scenario(),
         kill::scenario(),
         reboot::scenario(),
+        run_time::scenario(),
     ];
     all.extend(matrix::scenarios());
     all

@@ -170,9 +170,17 @@ impl Guest {
     }
 
     /// What it said last may still be on its way.
+    /// What it said before it ended, which a busy machine may take a while to hand over.
     fn hear_the_rest(&mut self) {
-        while let Some(line) = self.listener.next(TICK) {
-            self.seen.push(line);
+        let deadline = Instant::now() + LAST_PATIENCE;
+        loop {
+            let is_last = !self.listener.is_connected() || Instant::now() > deadline;
+            while let Some(line) = self.listener.next(TICK) {
+                self.seen.push(line);
+            }
+            if is_last {
+                return;
+            }
         }
     }
 

@@ -113,6 +113,12 @@ impl Listener {
         self.lines.recv_timeout(patience).ok()
     }
 
+    /// Whether there is a guest whose lines may still come. Those of one that is gone can be had already.
+    pub(super) fn is_connected(&self) -> bool {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.is_some()
+    }
+
     /// Answers a guest that waits.
     pub(super) fn send(&self, answer: Answer) -> std::io::Result<()> {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,7 +10,9 @@ use super::state::{After, Completion, QueueWords, Running, State, Work};
 use super::{DsaFunction, EntryPoint, PasidPolicy};
 use crate::lock::locked;
 use crate::session::Rules;
-use crate::spec::{Command, CommandError, CommandStatus, DeviceState, QueueConfig};
+use crate::spec::{
+    Command, CommandError, CommandStatus, DeviceState, ErrorCode, QueueConfig, SoftwareError,
+};
 use crate::{Client, Session, Settled, Switch};
 
 /// How long a command may hold up the write that gave it, while engines work off what was queued. What
@@ -31,6 +33,8 @@ impl<P: PasidPolicy> DsaFunction<P> {
         self.reap(state);
         let reset = command.code() == Command::RESET_DEVICE;
         if state.running.is_some() && !reset {
+            let error = SoftwareError::of_device(ErrorCode::COMMAND_ACTIVE);
+            self.events.software_error(error);
             return;
         }
         let interrupt = if command.interrupt() {
@@ -64,6 +68,10 @@ impl<P: PasidPolicy> DsaFunction<P> {
     }
 
     fn run(&self, state: &mut State, command: Command) -> Result<Outcome, CommandError> {
+        if state.device == DeviceState::Halted {
+            // GENSTS says what would help.
+            return Err(CommandError::HARDWARE);
+        }
         let enabled = state.device == DeviceState::Enabled;
         let all = enabled_queues(state);
         let needs_device = if enabled {
@@ -144,7 +152,7 @@ impl<P: PasidPolicy> DsaFunction<P> {
         }
         let config = words.config();
         self.check_queue(state, &config)?;
-        let rules = rules(number, &config);
+        let rules = rules(number, &config, self.pasid_capability().privileged);
         if config.mode.dedicated() {
             let name = config
                 .mode
@@ -325,6 +333,20 @@ impl<P: PasidPolicy> DsaFunction<P> {
         }
     }
 
+    /// Closes all queues and drops their work; what is configured stays.
+    pub(super) fn stop(&self, state: &mut State) {
+        let queues = enabled_queues(state);
+        for index in bits(queues) {
+            self.shut(index);
+        }
+        self.abort(queues);
+        self.disable(state, queues);
+        if let Some(running) = state.running.take() {
+            running.completion.cancel();
+            state.status = CommandStatus::new().with_error(CommandError::HARDWARE);
+        }
+    }
+
     fn reset_queues(&self, state: &mut State, queues: u64) {
         for index in bits(queues) {
             self.shut(index);
@@ -407,13 +429,14 @@ fn named_queues(state: &State, command: Command) -> Result<u64, CommandError> {
     })
 }
 
-fn rules(number: u8, config: &QueueConfig) -> Rules {
+fn rules(number: u8, config: &QueueConfig, privileged: Switch) -> Rules {
     let switch = |on| if on { Switch::On } else { Switch::Off };
     Rules {
         number,
         capacity: config.size,
         block_on_fault: switch(config.mode.block_on_fault()),
         ats: switch(!config.mode.ats_disable()),
+        privileged,
         max_transfer_bytes: 1 << config.limits.max_transfer_shift(),
         max_batch: 1 << config.limits.max_batch_shift(),
     }

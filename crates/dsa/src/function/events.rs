@@ -139,6 +139,16 @@ impl Events {
         drop(old);
     }
 
+    /// The device has halted.
+    pub(super) fn halted(&self) {
+        let mut state = locked(&self.state);
+        state.cause.set_halted(true);
+        let wanted = state.control.halt_interrupt();
+        let vector = if wanted { state.vector(0) } else { None };
+        drop(state);
+        signal(vector);
+    }
+
     /// A command has completed, and its driver asked for the interrupt.
     pub(super) fn command_done(&self) {
         let mut state = locked(&self.state);

@@ -2,6 +2,7 @@
 
 mod command;
 mod events;
+mod halt;
 pub mod map;
 mod policy;
 mod portal;
@@ -159,9 +160,8 @@ impl<P: PasidPolicy> DsaFunction<P> {
             if identity.is_none() {
                 permission = Permission::default();
                 self.events.software_error(SoftwareError {
-                    queue: None,
                     pasid: entry.pasid(),
-                    ..SoftwareError::at_portal(ErrorCode::PASID_REFUSED, 0)
+                    ..SoftwareError::of_device(ErrorCode::PASID_REFUSED)
                 });
             } else {
                 permission.identity = identity;
@@ -206,9 +206,19 @@ impl<P: PasidPolicy> Function for DsaFunction<P> {
 
     fn config_write(&self, offset: u16, from: &[u8]) {
         let before = self.pasid_capability().enabled;
-        let effect = locked(&self.config).write(offset, from);
+        let (effect, lost_bus) = {
+            let mut config = locked(&self.config);
+            let was_master = config.bus_master();
+            let effect = config.write(offset, from);
+            (effect, was_master && !config.bus_master())
+        };
         match effect {
-            ConfigEffect::None => self.follow_config(before),
+            ConfigEffect::None => {
+                if lost_bus {
+                    self.halt_if_enabled();
+                }
+                self.follow_config(before);
+            }
             ConfigEffect::FunctionLevelReset => self.reset(),
         }
     }

@@ -174,7 +174,8 @@ impl<P: PasidPolicy> DsaFunction<P> {
             self.refuse(target, descriptor, ErrorCode::PASID_REFUSED);
             return Ok(());
         };
-        let privilege = if descriptor.is_privileged() {
+        // One that may not be privileged is refused, by a record that is written without privilege.
+        let privilege = if descriptor.is_privileged() && shared.rules.privileged.is_on() {
             Privilege::Privileged
         } else {
             Privilege::User

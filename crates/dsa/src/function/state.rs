@@ -6,7 +6,7 @@ use super::map::{AccessClass, Place, Table};
 use super::shape::Layout;
 use crate::spec::{
     CommandStatus, DeviceState, GeneralStatus, QueueConfig, QueueLimits, QueueMode, QueueState,
-    register,
+    ResetType, register,
 };
 use crate::{PasidUse, Switch};
 
@@ -165,7 +165,7 @@ impl State {
         match at {
             register::GENCFG => self.general_config,
             register::GENCTRL => events.control(),
-            register::GENSTS => GeneralStatus::new().with_state(self.device).into_bits(),
+            register::GENSTS => self.general_status().into_bits(),
             register::INTCAUSE => events.cause(),
             register::CMDSTS => self.status.into_bits(),
             register::CMDCAP => self.command_capability,
@@ -173,6 +173,14 @@ impl State {
                 events.error_word(usize::try_from((at - register::SWERR) / 4).unwrap_or(0))
             }
             _ => 0,
+        }
+    }
+
+    fn general_status(&self) -> GeneralStatus {
+        let status = GeneralStatus::new().with_state(self.device);
+        match self.device {
+            DeviceState::Halted => status.with_reset_type(ResetType::Function),
+            _ => status,
         }
     }
 

@@ -37,6 +37,7 @@ pub(super) fn run(
             return Ok(Yield {
                 result: 1,
                 bytes_completed: *done_bytes,
+                ..Yield::default()
             });
         }
     }

@@ -57,6 +57,6 @@ fn backward(
     }
     Ok(Yield {
         result: 1,
-        bytes_completed: 0,
+        ..Yield::default()
     })
 }

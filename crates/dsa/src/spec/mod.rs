@@ -21,19 +21,27 @@
 mod command;
 mod completion;
 mod descriptor;
+mod dif;
+mod flags;
+mod opcode;
 pub mod register;
 mod software_error;
+mod specific;
 pub mod table;
 
 pub use command::{Command, CommandCode, CommandError, CommandStatus};
 pub use completion::{CompletionRecord, Status};
-pub use descriptor::{Descriptor, Flags, Opcode};
+pub use descriptor::Descriptor;
+pub use dif::{Dif, DifBlock, DifDestination, DifFlags, DifMismatch, DifSource, DifTags};
+pub use flags::Flags;
+pub use opcode::Opcode;
 pub use register::{
     DeviceState, EngineCapability, GeneralCapability, GeneralConfig, GeneralControl, GeneralStatus,
-    GroupCapability, InterruptCause, OperationCapability, QueueCapability, TableOffsets,
+    GroupCapability, InterruptCause, OperationCapability, QueueCapability, ResetType, TableOffsets,
     VERSION_1_0,
 };
 pub use software_error::{ErrorCode, SoftwareError};
+pub use specific::{CrcSeed, CreateDelta, DELTA_ENTRY_BYTES, DeltaResult, DifFields};
 pub use table::{InterruptPermission, QueueConfig, QueueLimits, QueueMode, QueueState};
 
 /// Vendor ID.

@@ -255,6 +255,34 @@ impl DeviceState {
     }
 }
 
+/// What brings a halted device back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetType {
+    /// The command that resets the device.
+    Software,
+    /// A function-level reset.
+    Function,
+    /// A warm reset of the platform.
+    Warm,
+    /// A cold reset of the platform.
+    Cold,
+}
+
+impl ResetType {
+    const fn from_bits(bits: u8) -> Self {
+        match bits & 3 {
+            0 => Self::Software,
+            1 => Self::Function,
+            2 => Self::Warm,
+            _ => Self::Cold,
+        }
+    }
+
+    const fn into_bits(self) -> u8 {
+        self as u8
+    }
+}
+
 /// GENSTS.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
@@ -264,7 +292,7 @@ pub struct GeneralStatus {
     pub state: DeviceState,
     /// What kind of reset a halted device needs.
     #[bits(2)]
-    pub reset_type: u8,
+    pub reset_type: ResetType,
     #[bits(28)]
     __: u32,
 }

@@ -1,11 +1,15 @@
 use super::{Opcode, Status};
 
 /// What SWERR says was wrong: a [`Status`] of a descriptor whose record cannot be written, or one of the codes
-/// below for what came in through a portal. The latter, from 80h on, are this device's own.
+/// below for what came in otherwise. Those from 80h on are this device's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ErrorCode(pub u8);
 
 impl ErrorCode {
+    /// Configuration space was changed in a way that an enabled device cannot go on with: it has halted.
+    pub const PCI_CONFIG: Self = Self(0x51);
+    /// CMD was written while a command was active.
+    pub const COMMAND_ACTIVE: Self = Self(0x52);
     /// A descriptor came to a queue that is not enabled.
     pub const QUEUE_DISABLED: Self = Self(0x80);
     /// A descriptor came to a dedicated queue that was full.
@@ -60,6 +64,15 @@ impl SoftwareError {
     const QUEUE: u32 = 16;
     const OPERATION: u32 = 32;
     const PASID: u32 = 40;
+
+    /// An error that is about no queue and no descriptor.
+    #[must_use]
+    pub const fn of_device(code: ErrorCode) -> Self {
+        Self {
+            queue: None,
+            ..Self::at_portal(code, 0)
+        }
+    }
 
     /// An error with nothing but its code and queue.
     #[must_use]

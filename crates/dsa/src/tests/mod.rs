@@ -1,9 +1,20 @@
 //! The core by itself: lanes, engines, faults, drains.
 
+mod batches;
+mod copies;
+mod crc;
+mod delta;
+mod dif;
 mod drain;
 mod fairness;
 mod faults;
+mod hostile;
+mod model;
+mod operation;
 mod operations;
+mod refusals;
+mod resumption;
+mod scattered;
 
 use std::sync::{Arc, Mutex};
 
@@ -49,6 +60,7 @@ const RULES: Rules = Rules {
     capacity: 64,
     block_on_fault: Switch::On,
     ats: Switch::On,
+    privileged: Switch::Off,
     max_transfer_bytes: 1 << 31,
     max_batch: 32,
 };

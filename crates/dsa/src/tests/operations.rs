@@ -229,10 +229,14 @@ fn r69_what_the_specification_forbids_has_its_status() {
     let codes: Vec<_> = queue.errors().iter().map(|error| error.code).collect();
     let expected = [
         Status::RECORD_ALIGNMENT,
-        Status::RECORD_ALIGNMENT,
+        Status::INVALID_FLAGS,
         Status::TRANSFER_SIZE,
     ];
     assert_eq!(codes, expected.map(Into::into));
+    assert_eq!(
+        queue.errors()[1].invalid_flags,
+        Flags::REQUEST_RECORD.bits()
+    );
     assert_eq!(queue.errors()[0].operation, Some(Opcode::MEMORY_MOVE));
     assert_eq!(queue.errors()[0].queue, Some(3));
     assert_eq!(queue.errors()[0].pasid, 5);

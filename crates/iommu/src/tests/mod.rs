@@ -138,6 +138,7 @@ impl Tenant {
             guest_pasid,
             fault_disable: FaultProcessing::Report,
             device_tlb: DeviceTlb::Allowed,
+            supervisor: SupervisorRequests::Refused,
         }
     }
 

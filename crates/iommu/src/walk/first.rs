@@ -155,7 +155,7 @@ fn refuses_requests(stage: &FirstStage, access: Access) -> Option<FaultReason> {
     None
 }
 
-/// See [`super::first_leaf`].
+/// See [`super::FirstLeaf::page`].
 pub(super) fn leaf(
     stage: &FirstStage,
     above: super::Rights,
@@ -172,6 +172,39 @@ pub(super) fn leaf(
             .check(stage, access)
             .is_ok();
     good.then_some(Gpa::new(entry.0 & ADDRESS_MASK))
+}
+
+/// What an entry of a table of 4 KiB pages must be for a user-mode request to read, or to write: the same
+/// judgement as [`leaf`]'s, as one comparison.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plain {
+    set: u64,
+    clear: u64,
+}
+
+impl Plain {
+    /// `access` is reading or writing and nothing else.
+    pub(super) fn new(stage: &FirstStage, access: Access) -> Self {
+        let marks = marks(stage, access);
+        let write = if access.contains(Access::WRITE) {
+            Entry::WRITE
+        } else {
+            0
+        };
+        Self {
+            set: Entry::PRESENT | Entry::USER | write | marks.used | marks.leaf,
+            clear: Entry(0).reserved(1, stage.no_execute),
+        }
+    }
+
+    /// As [`leaf`].
+    #[inline]
+    pub(super) fn leaf(self, above: super::Rights, entry: u64) -> Option<Gpa> {
+        const TAKEN_AWAY: u64 = Entry::WRITE | Entry::USER;
+        let effective = entry & (u64::from(above.get()) | !TAKEN_AWAY);
+        let good = effective & (self.set | self.clear) == self.set;
+        good.then_some(Gpa::new(entry & ADDRESS_MASK))
+    }
 }
 
 /// Whether the bits above the table's width repeat its highest bit.

@@ -71,7 +71,7 @@ pub(crate) struct Leaf {
 
 /// A table of 4 KiB pages that a walk has come through, and what the entries above it allow.
 ///
-/// With [`first_leaf`] and [`second_leaf`] the last step of a walk can be taken again without those
+/// With [`FirstLeaf`] and [`second_leaf`] the last step of a walk can be taken again without those
 /// before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LeafTable {
@@ -273,8 +273,40 @@ pub(crate) fn is_interrupt(at: Iova, prefix: Prefix) -> bool {
     prefix == Prefix::None && INTERRUPT_RANGE.contains(&at.get())
 }
 
-/// The page of 4 KiB that an entry of a first stage's [`LeafTable`] leads to. `None` unless the entry
-/// allows the access and has its marks: then the whole walk says what becomes of it.
+/// The judgements of a first stage about entries of a [`LeafTable`], worked out ahead as far as may be.
+#[derive(Clone, Copy)]
+pub(crate) struct FirstLeaf {
+    stage: FirstStage,
+    reads: first::Plain,
+    writes: first::Plain,
+}
+
+impl FirstLeaf {
+    /// Those of a stage.
+    pub(crate) fn new(stage: FirstStage) -> Self {
+        Self {
+            stage,
+            reads: first::Plain::new(&stage, Access::READ),
+            writes: first::Plain::new(&stage, Access::WRITE),
+        }
+    }
+
+    /// The page of 4 KiB that an entry leads to. `None` unless the entry allows the access and has its
+    /// marks: then the whole walk says what becomes of it.
+    // A call would cost more than the judgement.
+    #[inline(always)]
+    pub(crate) fn page(&self, rights: Rights, entry: u64, access: Access) -> Option<Gpa> {
+        if access == Access::READ {
+            self.reads.leaf(rights, entry)
+        } else if access == Access::WRITE {
+            self.writes.leaf(rights, entry)
+        } else {
+            first_leaf(&self.stage, rights, entry, access)
+        }
+    }
+}
+
+/// As [`FirstLeaf::page`], with nothing worked out ahead.
 pub(crate) fn first_leaf(
     stage: &FirstStage,
     rights: Rights,
@@ -284,7 +316,8 @@ pub(crate) fn first_leaf(
     first::leaf(stage, rights, entry, access)
 }
 
-/// As [`first_leaf`], of a second stage.
+/// The page of 4 KiB that an entry of a second stage's [`LeafTable`] leads to, as
+/// [`FirstLeaf::page`] says.
 pub(crate) fn second_leaf(
     stage: &SecondStage,
     rights: Rights,

@@ -12,7 +12,7 @@ use proptest::test_runner::TestRunner;
 
 use super::naive::{self, Physical};
 use super::{
-    LeafTable, Prefix, Rights, Tables, first_leaf, has_execution, leaf_offset_bytes, second_leaf,
+    FirstLeaf, LeafTable, Prefix, Rights, Tables, has_execution, leaf_offset_bytes, second_leaf,
     walk,
 };
 use crate::space::{
@@ -186,9 +186,11 @@ impl Seen {
 
     /// Where an address leads by the last step of a walk alone.
     fn last_step(&self, space: &Space, memory: &Physical, at: u64, access: Access) -> Option<u64> {
-        let first = |stage, at| {
+        let first = |stage: &FirstStage, at| {
             let (rights, entry) = Self::entry(&self.first, memory, at)?;
-            first_leaf(stage, rights, entry, access).map(Gpa::get)
+            FirstLeaf::new(*stage)
+                .page(rights, entry, access)
+                .map(Gpa::get)
         };
         let second = |stage, at| {
             let (rights, entry) = Self::entry(&self.second, memory, at)?;

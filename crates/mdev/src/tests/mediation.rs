@@ -10,7 +10,6 @@ use palisade_vfio::{SpaceKey, Terms};
 
 use super::rig::{Driver, Host, PERMISSIONS, SLOT, dedicated, run};
 use crate::SliceType::{DedicatedQueue, SharedQueue};
-use crate::{Treatment, trap_map};
 
 const RECORD: u64 = 0x8_0000;
 const FROM: u64 = 0x10_0000;
@@ -243,27 +242,6 @@ fn r57_a_pasid_that_was_freed_is_refused() {
         CommandError::PASID_INVALID
     );
     assert_eq!(bob.alloc(), own);
-}
-
-#[test]
-fn r18_no_page_of_a_slice_can_be_mapped() {
-    let host = Host::new();
-    let (_bob, assigned, _) = host.with_slice(2, DedicatedQueue);
-    let function = assigned.function();
-    let map = trap_map(1);
-    for bar in palisade_pci::Bar::ALL {
-        let mut ranges: Vec<_> = map.iter().filter(|range| range.bar == bar).collect();
-        ranges.sort_by_key(|range| range.offset_bytes);
-        let mut covered = 0;
-        for range in ranges {
-            assert_eq!(range.offset_bytes, covered, "no gaps");
-            assert_eq!(range.treatment, Treatment::Trapped);
-            covered += range.len_bytes;
-        }
-        assert_eq!(covered, function.bar_len_bytes(bar));
-    }
-    let points: Vec<_> = map.iter().flat_map(|range| range.entry_points).collect();
-    assert_eq!(points.len(), 4, "all of them");
 }
 
 #[test]

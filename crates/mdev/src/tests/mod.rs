@@ -1,7 +1,9 @@
 //! Tenants with slices and whole devices, by their drivers' accesses.
 
+mod commands;
 mod lifecycle;
 mod mediation;
 mod rig;
 mod sharing;
+mod trap_map;
 mod work;

@@ -256,8 +256,8 @@ pub(super) fn run(engine: &mut Engine) {
 
 pub(super) const QUEUES: u64 = 0x800;
 pub(super) const PERMISSIONS: u64 = 0x1000;
-const GROUPS: u64 = 0x400;
-const ENGINES: u64 = GROUPS + 32;
+pub(super) const GROUPS: u64 = 0x400;
+pub(super) const ENGINES: u64 = GROUPS + 32;
 
 /// A driver of a function's first queue.
 pub(super) struct Driver {
@@ -274,14 +274,25 @@ pub(super) fn dedicated(pasid: u32) -> QueueMode {
 }
 
 impl Driver {
-    /// Turns everything on that a driver turns on, and enables the device with one queue of 64.
-    pub(super) fn bring_up(assigned: &Assigned) -> Self {
-        let driver = Self {
+    /// A driver that has touched nothing yet.
+    pub(super) fn new(assigned: &Assigned) -> Self {
+        Self {
             function: assigned.function(),
-        };
+        }
+    }
+
+    /// Turns everything on that a driver turns on, and configures the device.
+    pub(super) fn configured(assigned: &Assigned) -> Self {
+        let driver = Self::new(assigned);
         driver.function.config_write(4, &6_u16.to_le_bytes());
         driver.set_pasid_capability(1);
         driver.turn_on(0x13, 4, 1);
+        driver.configure();
+        driver
+    }
+
+    /// Configures the device with one queue of 64.
+    pub(super) fn configure(&self) {
         let size = 64;
         let limits = QueueLimits::new()
             .with_max_transfer_shift(31)
@@ -293,10 +304,15 @@ impl Driver {
             limits,
         };
         for (at, word) in (QUEUES..).step_by(4).zip(config.words()) {
-            driver.write(at, word);
+            self.write(at, word);
         }
-        driver.write(GROUPS, 1);
-        driver.write(ENGINES, 1);
+        self.write(GROUPS, 1);
+        self.write(ENGINES, 1);
+    }
+
+    /// Configures the device and enables it.
+    pub(super) fn bring_up(assigned: &Assigned) -> Self {
+        let driver = Self::configured(assigned);
         assert_eq!(
             driver.command(Command::ENABLE_DEVICE, 0),
             CommandError::SUCCESS

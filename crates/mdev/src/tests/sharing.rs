@@ -72,6 +72,41 @@ fn r20_one_device_is_not_given_to_two_tenants_without_mediation() {
 }
 
 #[test]
+fn r20_a_device_that_is_set_aside_is_held_whether_it_is_used_or_not() {
+    let host = Host::new();
+    let (alice, bob) = (host.tenant(1), host.tenant(2));
+    let uuid = Uuid::from_u128(1);
+    let whole = host.parent.claim(alice.id()).unwrap();
+    assert_eq!(host.parent.exclusive_holder(), Some(alice.id()));
+    let held = MdevError::HeldExclusively {
+        parent: "dsa0".into(),
+        holder: alice.id(),
+    };
+    let refusals = [
+        host.parent.claim(bob.id()).err(),
+        host.parent.claim(alice.id()).err(),
+        host.registry.create(uuid, &host.parent, SharedQueue).err(),
+        whole.assign(&bob.container, SLOT, bob.guest.clone()).err(),
+    ];
+    assert_eq!(refusals, [(); 4].map(|()| Some(held.clone())));
+    for _ in 0..2 {
+        let assigned = whole.assign(&alice.container, SLOT, alice.guest.clone());
+        let assigned = assigned.unwrap();
+        let twice = whole.assign(&alice.container, OTHER_SLOT, alice.guest.clone());
+        assert_eq!(twice.err().unwrap(), held);
+        drop(assigned);
+        assert_eq!(host.iommu.audit(), []);
+        assert_eq!(host.parent.exclusive_holder(), Some(alice.id()));
+    }
+    drop(whole);
+    assert_eq!(host.parent.exclusive_holder(), None);
+    let slice = host.registry.create(uuid, &host.parent, SharedQueue);
+    assert!(slice.is_ok());
+    // In the other order.
+    assert_eq!(errno(host.parent.claim(alice.id())), EBUSY);
+}
+
+#[test]
 fn r22_a_device_changes_its_way_of_sharing_only_when_idle() {
     let host = Host::new();
     let (alice, bob) = (host.tenant(1), host.tenant(2));

@@ -7,8 +7,12 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context;
 use clap::Subcommand;
-use palisade_host::control::{self, Change, NewLimit, NewQuota, Refusal};
+use palisade_host::{
+    config::FunctionKind,
+    control::{self, Change, NewLimit, NewQuota, Refusal},
+};
 use serde::Serialize;
 
 use super::{nobody_listens, say};
@@ -58,6 +62,9 @@ enum Question {
     /// Make, limit or remove a group
     #[command(subcommand)]
     Group(Group),
+    /// List, make or remove functions of tenants: slices of parents, and whole ones
+    #[command(subcommand)]
+    Mdev(Mdev),
     /// Keep PASIDs for the host's own users, all of the range or none
     Reserve {
         /// The range
@@ -98,6 +105,45 @@ enum Group {
         /// The group
         name: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum Mdev {
+    /// All functions: whose they are, what they are made of, who uses them
+    List,
+    /// Make a function that the configuration has not
+    Create {
+        /// The parent in the configuration
+        #[arg(long, value_name = "NAME")]
+        parent: String,
+        /// dedicated-queue, shared-queue or exclusive
+        #[arg(long = "type", value_name = "TYPE")]
+        kind: FunctionKind,
+        /// The tenant in the configuration
+        #[arg(long, value_name = "NAME")]
+        tenant: String,
+        /// Its name; a random one unless given
+        #[arg(long)]
+        uuid: Option<String>,
+        /// Its vfio-user socket; beside the one of the tenant's unit and named after the UUID unless given
+        #[arg(long, value_name = "PATH")]
+        function_socket: Option<PathBuf>,
+        /// Where the guest finds it on its root bus, as in 00:12.0; the first free place unless given
+        #[arg(long, value_name = "BDF")]
+        guest_bdf: Option<String>,
+    },
+    /// Remove a function that was made at run time and that nobody uses
+    Remove {
+        /// Its name
+        uuid: String,
+    },
+}
+
+/// A path as the host can use it, wherever that runs.
+fn for_the_host(path: &Path) -> anyhow::Result<String> {
+    let path = std::path::absolute(path)?;
+    let text = path.to_str().map(str::to_owned);
+    text.with_context(|| format!("{}: the path of a socket has to be UTF-8", path.display()))
 }
 
 fn new_quota(text: &str) -> Result<NewQuota, String> {
@@ -172,6 +218,23 @@ fn answer(arguments: &Arguments) -> anyhow::Result<()> {
             max: *max,
         },
         Question::Group(Group::Remove { name }) => Change::RemoveGroup { name: name.clone() },
+        Question::Mdev(Mdev::List) => return print(&control::ask_mdevs(socket)?, json),
+        Question::Mdev(Mdev::Create {
+            parent,
+            kind,
+            tenant,
+            uuid,
+            function_socket,
+            guest_bdf,
+        }) => Change::CreateMdev {
+            parent: parent.clone(),
+            kind: *kind,
+            tenant: tenant.clone(),
+            uuid: uuid.clone(),
+            socket: function_socket.as_deref().map(for_the_host).transpose()?,
+            guest_bdf: guest_bdf.clone(),
+        },
+        Question::Mdev(Mdev::Remove { uuid }) => Change::RemoveMdev { uuid: uuid.clone() },
         &Question::Reserve { range: (min, max) } => Change::Reserve { min, max },
         &Question::Unreserve { range: (min, max) } => Change::Unreserve { min, max },
     };

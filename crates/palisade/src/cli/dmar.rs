@@ -8,6 +8,8 @@ use palisade_host::{
 };
 use palisade_units::Bdf;
 
+use super::served;
+
 /// How the table is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -29,7 +31,7 @@ pub(super) struct Arguments {
         required_unless_present = "config"
     )]
     functions: Vec<Bdf>,
-    /// Take the functions of a tenant from a configuration
+    /// Take the functions of a tenant from a configuration, and from its host if that runs
     #[arg(
         long,
         value_name = "FILE",
@@ -63,7 +65,13 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let tenant = config
             .tenant(name)
             .with_context(|| format!("{}: there is no tenant {name:?}", file.display()))?;
-        scopes = tenant.functions.iter().map(|f| f.guest_bdf).collect();
+        let mut functions = served::configured(tenant);
+        match served::made_at_run_time(&config, tenant) {
+            Ok(made) => functions.extend(made),
+            // The table may be written before the host runs.
+            Err(e) => tracing::warn!("functions made at run time are not in the table: {e:#}"),
+        }
+        scopes = functions.iter().map(|f| f.bdf).collect();
     }
     let format = match arguments.format {
         Format::Body => TableFormat::Body,

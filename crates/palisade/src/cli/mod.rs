@@ -4,6 +4,7 @@ mod ctl;
 mod demo;
 mod dmar;
 mod serve;
+mod served;
 mod vm;
 
 use std::{
@@ -36,7 +37,7 @@ enum Command {
     Vm(vm::Arguments),
     /// Write the DMAR table for a launcher of your own
     Dmar(dmar::Arguments),
-    /// Ask a running host, or change its limits
+    /// Ask a running host, or change its limits and functions
     Ctl(ctl::Arguments),
     /// A tenant of the demo, started by the demo itself
     #[command(hide = true)]

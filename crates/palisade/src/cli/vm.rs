@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use palisade_host::{
-    config::{HostConfig, TenantConfig},
+    config::HostConfig,
     host::Host,
     vm::{self, Machine, OnReboot, Qemu, Served},
 };
@@ -16,6 +16,8 @@ use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
 };
+
+use super::served;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -89,22 +91,6 @@ fn own_config(folder: &Path, arguments: &Arguments) -> anyhow::Result<HostConfig
     Ok(HostConfig::parse(&folder.join("vm.toml"), &text)?)
 }
 
-fn served(tenant: &TenantConfig) -> (Served, Vec<Served>) {
-    let unit = Served {
-        bdf: tenant.unit.guest_bdf,
-        socket: tenant.unit.socket.clone(),
-    };
-    let functions = tenant
-        .functions
-        .iter()
-        .map(|f| Served {
-            bdf: f.guest_bdf,
-            socket: f.socket.clone(),
-        })
-        .collect();
-    (unit, functions)
-}
-
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let machine = Machine {
         kernel: arguments.kernel.clone(),
@@ -125,7 +111,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let qemu = Qemu::find(&arguments.qemu)?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("watch for signals")?;
     let work = tempfile::Builder::new().prefix("palisade-vm-").tempdir()?;
-    let (host, tenant) = match (&arguments.config, &arguments.tenant) {
+    let (host, tenant, made) = match (&arguments.config, &arguments.tenant) {
         (Some(file), Some(name)) => {
             let config = HostConfig::load(file)?;
             let tenant = config
@@ -141,7 +127,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                     file.display()
                 );
             }
-            (None, tenant.clone())
+            let made = served::made_at_run_time(&config, tenant)
+                .context("ask for the functions made at run time")?;
+            (None, tenant.clone(), made)
         }
         _ => {
             let config = own_config(work.path(), arguments)?;
@@ -153,10 +141,16 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             (
                 Some(Host::start(&config).context("start the host")?),
                 tenant,
+                Vec::new(),
             )
         }
     };
-    let (unit, functions) = served(&tenant);
+    let unit = Served {
+        bdf: tenant.unit.guest_bdf,
+        socket: tenant.unit.socket.clone(),
+    };
+    let mut functions = served::configured(&tenant);
+    functions.extend(made);
     let mut guest = vm::start(&qemu, &machine, &unit, &functions, work.path())?;
     let outcome = wait(&mut guest, &mut signals);
     if let Some(host) = host {

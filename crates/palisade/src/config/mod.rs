@@ -6,20 +6,28 @@ mod error;
 mod limits;
 #[cfg(test)]
 mod limits_tests;
+mod place;
 mod raw;
 #[cfg(test)]
 mod tests;
 mod validate;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use palisade_ioasid::{Limit, PasidRange};
 use palisade_units::Bdf;
 use palisade_vtd::CachingMode;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use error::ConfigError;
 pub(crate) use limits::is_name;
+pub(crate) use place::{first_free, is_on_root_bus};
+pub(crate) use validate::SOCKET_PATH_MAX_BYTES;
 
 /// A host that is consistent in itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +121,8 @@ pub struct UnitConfig {
 }
 
 /// What a function is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum FunctionKind {
     /// One queue of the parent, for this function alone.
     DedicatedQueue,
@@ -121,6 +130,41 @@ pub enum FunctionKind {
     SharedQueue,
     /// The parent itself.
     Exclusive,
+}
+
+impl FunctionKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::DedicatedQueue, Self::SharedQueue, Self::Exclusive];
+
+    /// The name in configurations.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DedicatedQueue => "dedicated-queue",
+            Self::SharedQueue => "shared-queue",
+            Self::Exclusive => "exclusive",
+        }
+    }
+}
+
+impl fmt::Display for FunctionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The text names no type of function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("\"dedicated-queue\", \"shared-queue\" or \"exclusive\" is allowed")]
+pub struct UnknownFunctionKind;
+
+impl FromStr for FunctionKind {
+    type Err = UnknownFunctionKind;
+
+    fn from_str(text: &str) -> Result<Self, UnknownFunctionKind> {
+        let named = Self::ALL.into_iter().find(|kind| kind.name() == text);
+        named.ok_or(UnknownFunctionKind)
+    }
 }
 
 /// One function of a tenant.

@@ -200,6 +200,29 @@ fn r20_an_exclusive_parent_has_one_tenant() {
 }
 
 #[test]
+fn r20_a_parent_is_one_tenants_or_cut_into_slices_in_either_order() {
+    // Bob wants all of what alice has a slice of, and a slice of what is his alone.
+    let error = error_of("parent = \"dsa1\"\ntype", "parent = \"dsa0\"\ntype");
+    assert!(
+        error.contains("is mediated") && error.contains("\"alice\", \"bob\""),
+        "{error}"
+    );
+    let slice =
+        "\n[[tenant.function]]\nparent = \"dsa1\"\ntype = \"shared-queue\"\nsocket = \"c.sock\"\n";
+    for tenant in ["bob", "carol"] {
+        let mut text = GOOD.to_owned();
+        if tenant == "carol" {
+            text += "\n[[tenant]]\nname = \"carol\"\nunit = { socket = \"carol-unit.sock\" }\n";
+        }
+        let error = parse(&(text + slice)).unwrap_err();
+        assert!(
+            error.contains("is exclusive") && error.contains("tenant \"bob\" has that"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn an_empty_file_says_what_is_missing() {
     assert!(parse("").unwrap_err().contains("[[parent]]"));
 }

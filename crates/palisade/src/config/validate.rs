@@ -14,6 +14,7 @@ use super::{
     ConfigError, FunctionConfig, FunctionKind, GroupConfig, HostConfig, ParentConfig,
     ParentSharing, TenantConfig, UnitConfig, VirtualCommands,
     limits::{capacity_beside, is_name},
+    place::{first_free, is_on_root_bus},
     raw,
 };
 
@@ -21,10 +22,8 @@ use super::{
 const DEFAULT_QUOTA: u32 = 1000;
 /// Where a guest finds its unit unless told otherwise.
 const DEFAULT_UNIT_BDF: Bdf = Bdf::new(0, 0x10, 0);
-/// The device number of the first function that has no place of its own.
-const FIRST_FUNCTION_DEVICE: u8 = 0x11;
 /// A path of a Unix socket has to fit into `sockaddr_un`.
-const SOCKET_PATH_MAX_BYTES: usize = 107;
+pub(crate) const SOCKET_PATH_MAX_BYTES: usize = 107;
 
 pub(super) struct Checker<'a> {
     file: &'a Path,
@@ -32,7 +31,10 @@ pub(super) struct Checker<'a> {
     sockets: BTreeSet<PathBuf>,
     uuids: BTreeSet<Uuid>,
     dedicated: BTreeMap<String, u8>,
+    /// Who has a parent to himself.
     exclusive: BTreeMap<String, String>,
+    /// Who has slices of a parent.
+    sliced: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// What the tenants share.
@@ -53,6 +55,7 @@ pub(super) fn host(file: &Path, text: &str, raw: raw::Host) -> Checked<HostConfi
         uuids: BTreeSet::new(),
         dedicated: BTreeMap::new(),
         exclusive: BTreeMap::new(),
+        sliced: BTreeMap::new(),
     };
     let control = raw.control.map(|path| checker.path(&path));
     let state = match raw.state {
@@ -325,10 +328,9 @@ impl Checker<'_> {
         })
     }
 
-    /// The launcher and the DMAR table speak of bus 0 only: the root bus of the guest.
     fn guest_bdf(&self, value: &Spanned<String>) -> Checked<Bdf> {
         let bdf = self.bdf(value)?;
-        if bdf.bus() != 0 {
+        if !is_on_root_bus(bdf) {
             return Err(self.wrong(
                 value,
                 format!("guest_bdf {bdf}: only the root bus, 00, is allowed"),
@@ -382,12 +384,9 @@ impl Checker<'_> {
                 }
                 bdf
             }
-            None => (FIRST_FUNCTION_DEVICE..0x1f)
-                .map(|device| Bdf::new(0, device, 0))
-                .find(|bdf| !taken(*bdf))
-                .ok_or_else(|| {
-                    self.wrong(&raw.parent, "no place is left on the guest's root bus")
-                })?,
+            None => first_free(taken).ok_or_else(|| {
+                self.wrong(&raw.parent, "no place is left on the guest's root bus")
+            })?,
         };
         Ok(FunctionConfig {
             parent: parent.name.clone(),
@@ -404,40 +403,35 @@ impl Checker<'_> {
         parent: &ParentConfig,
         raw: &raw::Function,
     ) -> Checked<FunctionKind> {
-        let kind = match raw.kind.get_ref().as_str() {
-            "dedicated-queue" => FunctionKind::DedicatedQueue,
-            "shared-queue" => FunctionKind::SharedQueue,
-            "exclusive" => FunctionKind::Exclusive,
-            other => {
-                return Err(self.wrong(
-                    &raw.kind,
-                    format!(
-                        "type = {other:?}: \"dedicated-queue\", \"shared-queue\" or \"exclusive\" is allowed"
-                    ),
-                ));
-            }
-        };
+        let kind: FunctionKind =
+            raw.kind.get_ref().parse().map_err(|e| {
+                self.wrong(&raw.kind, format!("type = {:?}: {e}", raw.kind.get_ref()))
+            })?;
         match (kind, parent.sharing) {
             (FunctionKind::Exclusive, ParentSharing::Mediated) => {
-                return Err(self.wrong(
-                    &raw.kind,
-                    format!(
-                        "parent {:?} is mediated: say sharing = \"exclusive\" there",
-                        parent.name
-                    ),
-                ));
+                let mut what = format!(
+                    "parent {:?} is mediated: say sharing = \"exclusive\" there",
+                    parent.name
+                );
+                if let Some(tenants) = self.sliced.get(&parent.name) {
+                    let names: Vec<_> = tenants.iter().map(|t| format!("{t:?}")).collect();
+                    let names = names.join(", ");
+                    what = format!("{what}, and take away the slices of it that are with {names}");
+                }
+                return Err(self.wrong(&raw.kind, what));
             }
             (
                 FunctionKind::DedicatedQueue | FunctionKind::SharedQueue,
                 ParentSharing::Exclusive,
             ) => {
-                return Err(self.wrong(
-                    &raw.kind,
-                    format!(
-                        "parent {:?} is exclusive: only type = \"exclusive\" is allowed",
-                        parent.name
-                    ),
-                ));
+                let mut what = format!(
+                    "parent {:?} is exclusive: only type = \"exclusive\" is allowed",
+                    parent.name
+                );
+                if let Some(owner) = self.exclusive.get(&parent.name) {
+                    what = format!("{what}, and tenant {owner:?} has that");
+                }
+                return Err(self.wrong(&raw.kind, what));
             }
             _ => {}
         }
@@ -453,6 +447,10 @@ impl Checker<'_> {
                     parent.name
                 ),
             ));
+        }
+        if kind != FunctionKind::Exclusive {
+            let tenants = self.sliced.entry(parent.name.clone()).or_default();
+            tenants.insert(tenant.to_owned());
         }
         if kind == FunctionKind::DedicatedQueue {
             let taken = self.dedicated.entry(parent.name.clone()).or_default();

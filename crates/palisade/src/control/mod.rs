@@ -7,6 +7,7 @@ mod clock;
 mod events;
 mod ledger;
 mod limits;
+mod mdevs;
 mod patient;
 mod question;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub(crate) use events::Names;
 pub use events::{EventLine, EventPage};
 pub use ledger::{Ledger, LedgerBinding, LedgerLine, LedgerTenant};
 pub use limits::{GroupLine, Groups, Origin, Reserved, ReservedRange};
+pub use mdevs::{MdevLine, Mdevs};
 use patient::Patient;
 pub(crate) use question::Ends;
 use question::QUESTION_MAX_BYTES;
@@ -54,7 +56,9 @@ pub(crate) trait Books {
     fn groups(&self) -> Groups;
     /// Which PASIDs no tenant gets.
     fn reserved(&self) -> Reserved;
-    /// Changes a limit; when it returns, the change is kept.
+    /// The functions of the tenants.
+    fn mdevs(&self) -> Mdevs;
+    /// Changes a limit or a function; when it returns, the change is kept.
     fn change(&self, change: Change) -> Result<Changed, Refusal>;
 }
 
@@ -90,7 +94,15 @@ pub fn ask_reserved(socket: &Path) -> anyhow::Result<Reserved> {
     ask(socket, &Question::Reserved)
 }
 
-/// Has the host behind `socket` change a limit.
+/// Asks the host behind `socket` for the functions of its tenants.
+///
+/// # Errors
+/// Where nobody answers, or answers with a [`Refusal`].
+pub fn ask_mdevs(socket: &Path) -> anyhow::Result<Mdevs> {
+    ask(socket, &Question::Mdevs)
+}
+
+/// Has the host behind `socket` change a limit or a function.
 ///
 /// # Errors
 /// Where nobody answers, or answers with a [`Refusal`].
@@ -168,6 +180,7 @@ pub(crate) fn answer(
         Ok(Question::Events { since }) => client.send(&books.events(since)),
         Ok(Question::Groups) => client.send(&books.groups()),
         Ok(Question::Reserved) => client.send(&books.reserved()),
+        Ok(Question::Mdevs) => client.send(&books.mdevs()),
         Ok(Question::Change(change)) => match books.change(change) {
             Ok(changed) => client.send(&changed),
             Err(refusal) => client.send(&refusal),

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::FunctionKind;
+
 /// A question is longer by no more than this, its end of line included.
 pub(super) const QUESTION_MAX_BYTES: u64 = 1024;
 
@@ -22,7 +24,9 @@ pub enum Question {
     Groups,
     /// Which PASIDs no tenant gets; answered by [`Reserved`](super::Reserved).
     Reserved,
-    /// To change a limit; answered by [`Changed`].
+    /// The functions of the tenants; answered by [`Mdevs`](super::Mdevs).
+    Mdevs,
+    /// To change a limit or a function; answered by [`Changed`].
     Change(Change),
 }
 
@@ -71,6 +75,27 @@ pub enum Change {
         min: u32,
         /// The highest.
         max: u32,
+    },
+    /// A function that the configuration has not. In the answer everything is there.
+    CreateMdev {
+        /// The parent's name.
+        parent: String,
+        /// What it is made of.
+        #[serde(rename = "type")]
+        kind: FunctionKind,
+        /// Whose it is to be.
+        tenant: String,
+        /// Its name; a random one without.
+        uuid: Option<String>,
+        /// The absolute path of its socket; one named after it, beside that of the tenant's unit, without.
+        socket: Option<String>,
+        /// Where the guest is to find it on its root bus; the first free place without.
+        guest_bdf: Option<String>,
+    },
+    /// Removes a function that was made at run time and that nobody uses.
+    RemoveMdev {
+        /// Its name.
+        uuid: String,
     },
 }
 
@@ -167,6 +192,25 @@ impl fmt::Display for Change {
             Self::RemoveGroup { name } => write!(f, "group {name} removed"),
             Self::Reserve { min, max } => write!(f, "{} reserved", Ends(*min, *max)),
             Self::Unreserve { min, max } => write!(f, "{} given back", Ends(*min, *max)),
+            Self::CreateMdev {
+                parent,
+                kind,
+                tenant,
+                uuid,
+                socket,
+                guest_bdf,
+            } => {
+                let uuid = uuid.as_deref().unwrap_or("a function");
+                write!(f, "{uuid} made of {parent} for {tenant}: {kind}")?;
+                if let Some(place) = guest_bdf {
+                    write!(f, " at {place}")?;
+                }
+                if let Some(socket) = socket {
+                    write!(f, ", served at {socket}")?;
+                }
+                Ok(())
+            }
+            Self::RemoveMdev { uuid } => write!(f, "{uuid} removed"),
         }
     }
 }
@@ -230,6 +274,7 @@ fn errno_name(number: i32) -> String {
         (E::BUSY, "EBUSY"),
         (E::EXIST, "EEXIST"),
         (E::NOTDIR, "ENOTDIR"),
+        (E::ADDRINUSE, "EADDRINUSE"),
         (E::ISDIR, "EISDIR"),
         (E::INVAL, "EINVAL"),
         (E::NFILE, "ENFILE"),

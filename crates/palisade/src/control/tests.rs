@@ -3,6 +3,7 @@ use std::os::fd::AsFd;
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::FunctionKind;
 
 struct Few;
 
@@ -33,6 +34,10 @@ impl Books for Few {
 
     fn reserved(&self) -> Reserved {
         Reserved { ranges: Vec::new() }
+    }
+
+    fn mdevs(&self) -> Mdevs {
+        Mdevs { mdevs: Vec::new() }
     }
 
     fn change(&self, change: Change) -> Result<Changed, Refusal> {
@@ -75,6 +80,7 @@ fn a_question_is_a_line_and_its_answer_one_document() {
         r#"{"current":3,"left":4,"tenants":[],"groups":[]}"#
     );
     assert_eq!(ask("\"reserved\"\n"), r#"{"ranges":[]}"#);
+    assert_eq!(ask("\"mdevs\"\n"), r#"{"mdevs":[]}"#);
     let quota = r#"{"quota":{"tenant":"alice","quota":{"number":7}}}"#;
     assert_eq!(
         ask(&format!("{{\"change\":{quota}}}\n")),
@@ -130,6 +136,8 @@ fn question() -> impl Strategy<Value = Question> {
         Just(NewLimit::Unlimited),
         Just(NewLimit::Configured)
     ];
+    let kind = prop::sample::select(&FunctionKind::ALL);
+    let path = prop::option::of("[ -~]{0,107}");
     let change = prop_oneof![
         (name, quota).prop_map(|(tenant, quota)| Change::Quota { tenant, quota }),
         (name, limit.clone(), prop::option::of(name))
@@ -138,12 +146,22 @@ fn question() -> impl Strategy<Value = Question> {
         name.prop_map(|name| Change::RemoveGroup { name }),
         any::<(u32, u32)>().prop_map(|(min, max)| Change::Reserve { min, max }),
         any::<(u32, u32)>().prop_map(|(min, max)| Change::Unreserve { min, max }),
+        (name, kind, name, path).prop_map(|(parent, kind, tenant, path)| Change::CreateMdev {
+            parent,
+            kind,
+            tenant,
+            uuid: Some("f81d4fae-7dec-11d0-a765-00a0c91e6bf6".to_owned()),
+            socket: path,
+            guest_bdf: Some("00:1e.7".to_owned()),
+        }),
+        name.prop_map(|uuid| Change::RemoveMdev { uuid }),
     ];
     prop_oneof![
         Just(Question::Ledger),
         any::<u64>().prop_map(|since| Question::Events { since }),
         Just(Question::Groups),
         Just(Question::Reserved),
+        Just(Question::Mdevs),
         change.prop_map(Question::Change),
     ]
 }

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::groups::Groups;
 use crate::{
-    control::Refusal,
+    control::{Kept, Refusal},
     state::{KEPT_MAX, RunTime, StateError, Store},
 };
 
@@ -23,6 +23,14 @@ pub(crate) struct Changing {
 }
 
 impl Changing {
+    /// For how long a change holds.
+    pub(super) fn kept(&self) -> Kept {
+        match self.store {
+            Some(_) => Kept::OverRestarts,
+            None => Kept::UntilTheDaemonEnds,
+        }
+    }
+
     fn write(&self, next: &RunTime) -> Answer {
         let Some(store) = &self.store else {
             return Ok(());
@@ -52,14 +60,14 @@ impl Changing {
     pub(super) fn keep_and_apply(
         &mut self,
         next: RunTime,
-        apply: impl FnOnce() -> Result<(), IoasidError>,
+        apply: impl FnOnce() -> Answer,
     ) -> Answer {
         self.write(&next)?;
-        if let Err(e) = apply() {
+        if let Err(refusal) = apply() {
             if let Err(again) = self.write(&self.set) {
                 tracing::error!("a change that could not be made stays on the disk: {again}");
             }
-            return Err(refused(&e));
+            return Err(refusal);
         }
         self.set = next;
         Ok(())

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::is_name,
-    control::{self, Change, Changed, Ends, Kept, NewLimit, NewQuota, Refusal},
+    control::{self, Ends, NewLimit, NewQuota, Refusal},
     state::RunTime,
 };
 
@@ -74,32 +74,14 @@ impl Limits {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Changing> {
+    /// Nobody else changes anything until this is dropped.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Changing> {
         // What is set follows what is in force and kept, so a panic elsewhere does not spoil it.
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn change(&self, change: Change) -> Result<Changed, Refusal> {
-        let mut changing = self.lock();
-        match &change {
-            Change::Quota { tenant, quota } => self.quota(&mut changing, tenant, *quota),
-            Change::CreateGroup { name, max, parent } => {
-                self.create_group(&mut changing, name, *max, parent.as_deref())
-            }
-            Change::LimitGroup { name, max } => self.limit_group(&mut changing, name, *max),
-            Change::RemoveGroup { name } => self.remove_group(&mut changing, name),
-            Change::Reserve { min, max } => self.reserve(&mut changing, range_of(*min, *max)?),
-            Change::Unreserve { min, max } => self.unreserve(&mut changing, range_of(*min, *max)?),
-        }?;
-        tracing::info!("{change}");
-        let kept = match changing.store {
-            Some(_) => Kept::OverRestarts,
-            None => Kept::UntilTheDaemonEnds,
-        };
-        Ok(Changed { change, kept })
-    }
-
-    fn quota(&self, changing: &mut Changing, tenant: &str, quota: NewQuota) -> Answer {
+    /// Sets how many PASIDs a tenant may have out.
+    pub(crate) fn quota(&self, changing: &mut Changing, tenant: &str, quota: NewQuota) -> Answer {
         let mut next = changing.set.clone();
         let known = match quota {
             NewQuota::Number(number) => next.quotas.insert(tenant.to_owned(), number),
@@ -126,7 +108,8 @@ impl Limits {
         // Only changes take from what is left, and this is the only one: the answer stays true.
         let fits = wanted.saturating_sub(before) <= self.authority.unreserved();
         if wanted > before && fits {
-            return changing.keep_and_apply(next, || member.set.adjust(wanted));
+            return changing
+                .keep_and_apply(next, || member.set.adjust(wanted).map_err(|e| refused(&e)));
         }
         changing.apply_and_keep(
             next,
@@ -140,7 +123,8 @@ impl Limits {
         )
     }
 
-    fn create_group(
+    /// Makes a group.
+    pub(crate) fn create_group(
         &self,
         changing: &mut Changing,
         name: &str,
@@ -198,7 +182,8 @@ impl Limits {
         Ok(())
     }
 
-    fn limit_group(&self, changing: &mut Changing, name: &str, max: NewLimit) -> Answer {
+    /// Sets the limit of a group.
+    pub(crate) fn limit_group(&self, changing: &mut Changing, name: &str, max: NewLimit) -> Answer {
         let mut next = changing.set.clone();
         let Some(group) = changing.groups.get(name).cloned() else {
             if max == NewLimit::Configured && next.limits.remove(name).is_some() {
@@ -223,10 +208,14 @@ impl Limits {
         };
         not_too_many(next.limits.len())?;
         // A limit takes nothing away and never fails: tighter or not, it can be written first.
-        changing.keep_and_apply(next, || self.authority.set_group_max(group.id, limit))
+        changing.keep_and_apply(next, || {
+            let set = self.authority.set_group_max(group.id, limit);
+            set.map_err(|e| refused(&e))
+        })
     }
 
-    fn remove_group(&self, changing: &mut Changing, name: &str) -> Answer {
+    /// Removes a group that was made at run time.
+    pub(crate) fn remove_group(&self, changing: &mut Changing, name: &str) -> Answer {
         let mut next = changing.set.clone();
         let was_made = next.groups.remove(name).is_some();
         let Some(group) = changing.groups.get(name).cloned() else {
@@ -242,22 +231,24 @@ impl Limits {
                 format!("group {name} stands in the configuration: take it out there, and restart");
             return Err(Refusal::new(Errno::PERM, what));
         }
-        let authority = &self.authority;
-        changing
-            .keep_and_apply(next, || authority.remove_group(group.id))
-            .map_err(|refusal| {
+        changing.keep_and_apply(next, || {
+            self.authority.remove_group(group.id).map_err(|e| {
+                let refusal = refused(&e);
                 if refusal.errno == "EBUSY" {
                     let what =
                         format!("group {name} has groups or tenants below it: remove those first");
                     return Refusal::new(Errno::BUSY, what);
                 }
                 refusal
-            })?;
+            })
+        })?;
         changing.groups.remove(name);
         Ok(())
     }
 
-    fn reserve(&self, changing: &mut Changing, range: PasidRange) -> Answer {
+    /// Keeps PASIDs for the host's own users.
+    pub(crate) fn reserve(&self, changing: &mut Changing, min: u32, max: u32) -> Answer {
+        let range = range_of(min, max)?;
         let at_run_time = changing.set.reserved.iter();
         let at_run_time = at_run_time.map(|&(min, max)| PasidRange { min, max });
         let mut all = self.reserved.iter().copied().chain(at_run_time);
@@ -280,12 +271,17 @@ impl Limits {
         )
     }
 
-    fn unreserve(&self, changing: &mut Changing, range: PasidRange) -> Answer {
+    /// Gives back a range that was reserved at run time.
+    pub(crate) fn unreserve(&self, changing: &mut Changing, min: u32, max: u32) -> Answer {
+        let range = range_of(min, max)?;
         let mut next = changing.set.clone();
         if !next.reserved.remove(&(range.min, range.max)) {
             return Err(self.not_given_back(&changing.set, range));
         }
-        changing.keep_and_apply(next, || self.authority.unreserve(range))
+        changing.keep_and_apply(next, || {
+            let given_back = self.authority.unreserve(range);
+            given_back.map_err(|e| refused(&e))
+        })
     }
 
     /// The refusal to give back what was not reserved at run time, or not as it is named.

@@ -1,12 +1,16 @@
 //! A running host: the rooms below, with threads, sockets and processes around them.
 
 mod bell;
+mod books;
 mod changing;
 mod engines;
+mod function;
+mod functions;
 mod gate;
 mod groups;
 mod limits;
 mod listener;
+mod mdevs;
 mod memory;
 mod messages;
 mod own;
@@ -18,22 +22,25 @@ mod tenant;
 
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
-use palisade_ioasid::{Audit, Authority, GroupId, IoasidError, LedgerEntry, Quota, Sequence};
+use palisade_ioasid::{Audit, IoasidError, Quota};
 use palisade_iommu::{Iommu, IommuError};
 use palisade_units::TenantId;
 
 use crate::{
     config::HostConfig,
-    control::{self, Books, Change, Changed, EventLine, EventPage, Names, Refusal, WallClock},
+    control::{self, Books, Origin, WallClock},
 };
 
+use books::Shared;
 use engines::Engines;
+use functions::{Functions, Guest};
 use limits::{Limits, Member};
 use listener::{AtOnce, Listener};
 pub use own::{MakeFunction, OwnHost, OwnMachine};
 pub use restore::RestoreError;
 use restore::Restored;
-use source::{Sources, WireError};
+use source::Sources;
+pub use source::WireError;
 use stop::Stop;
 use tenant::Tenant;
 
@@ -96,79 +103,6 @@ pub struct Host {
     engines: Vec<Engines>,
 }
 
-struct Shared {
-    authority: Authority,
-    tenants: Vec<Arc<Tenant>>,
-    limits: Limits,
-}
-
-struct EventNames<'a> {
-    tenants: BTreeMap<TenantId, &'a str>,
-    groups: BTreeMap<GroupId, String>,
-}
-
-impl Names for EventNames<'_> {
-    fn tenant(&self, id: TenantId) -> Option<String> {
-        self.tenants.get(&id).map(|name| (*name).to_owned())
-    }
-
-    fn group(&self, id: GroupId) -> String {
-        match self.groups.get(&id) {
-            Some(name) => format!("group {name}"),
-            None if id == GroupId::ROOT => "the host".to_owned(),
-            None => id.to_string(),
-        }
-    }
-}
-
-impl Books for Shared {
-    fn ledger(&self) -> control::Ledger {
-        let entries = self.authority.ledger();
-        let outstanding = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-        let mut of_tenant: BTreeMap<TenantId, Vec<LedgerEntry>> = BTreeMap::new();
-        for entry in entries {
-            of_tenant.entry(entry.tenant).or_default().push(entry);
-        }
-        let mut line = |tenant: &Arc<Tenant>| {
-            let own = of_tenant.remove(&tenant.id());
-            tenant.ledger(&own.unwrap_or_default())
-        };
-        control::Ledger {
-            outstanding,
-            tenants: self.tenants.iter().map(&mut line).collect(),
-        }
-    }
-
-    fn events(&self, since: u64) -> EventPage {
-        let found = self.authority.events_since(Sequence::new(since));
-        let names = EventNames {
-            tenants: self.tenants.iter().map(|t| (t.id(), t.name())).collect(),
-            groups: self.limits.group_names(),
-        };
-        EventPage {
-            events: found
-                .events
-                .iter()
-                .map(|e| EventLine::new(e, &names))
-                .collect(),
-            dropped: found.dropped,
-            next: found.next.get(),
-        }
-    }
-
-    fn groups(&self) -> control::Groups {
-        self.limits.groups()
-    }
-
-    fn reserved(&self) -> control::Reserved {
-        self.limits.reserved()
-    }
-
-    fn change(&self, change: Change) -> Result<Changed, Refusal> {
-        self.limits.change(change)
-    }
-}
-
 impl Host {
     /// Starts everything that a configuration names; on return all sockets are open.
     ///
@@ -191,8 +125,7 @@ impl Host {
         }
         let sources = Sources::new(parents);
         let bells: Vec<_> = engines.iter().map(Engines::bell).collect();
-        let mut tenants = Vec::new();
-        let mut functions = Vec::new();
+        let mut guests = Vec::new();
         let mut members = Vec::new();
         for (number, tenant) in (1..).zip(&config.tenants) {
             let set = authority
@@ -213,24 +146,31 @@ impl Host {
             });
             let bells = bells.clone();
             let removed = Arc::new(move || bells.iter().for_each(|bell| bell.memory_removed()));
-            let running = Tenant::new(tenant, set, removed);
+            guests.push(Guest {
+                tenant: Tenant::new(tenant, set, removed),
+                unit: tenant.unit.clone(),
+            });
+        }
+        let tenants: Vec<_> = guests.iter().map(|g| Arc::clone(&g.tenant)).collect();
+        let functions = Functions::new(sources, guests);
+        for (running, tenant) in tenants.iter().zip(&config.tenants) {
             for function in &tenant.functions {
-                let source = sources
-                    .add(function)
+                functions
+                    .add(running, function.clone(), Origin::Configuration)
                     .map_err(|source| HostError::Function {
                         tenant: tenant.name.clone(),
                         uuid: function.uuid,
                         source,
                     })?;
-                functions.push((Arc::clone(&running), function, source));
             }
-            tenants.push(running);
         }
-        let (changing, reserved) = (restored.changing, &config.reserved);
+        let (mut changing, reserved) = (restored.changing, &config.reserved);
+        functions.restore(config, &mut changing);
         let shared = Arc::new(Shared {
             limits: Limits::new(authority.clone(), members, reserved, changing),
             authority,
             tenants,
+            functions,
         });
         let stop = Arc::new(Stop::new().map_err(HostError::Event)?);
         let mut host = Self {
@@ -245,13 +185,14 @@ impl Host {
                 tenant.serve_unit(stream);
             })?;
         }
-        for (tenant, config, source) in functions {
-            let guest_bdf = config.guest_bdf;
-            let name = format!("{guest_bdf}");
-            host.listen(&config.socket, &name, AtOnce::One, move |stream| {
-                tenant.serve_function(guest_bdf, &source, stream);
+        for function in config.tenants.iter().flat_map(|t| &t.functions) {
+            let opened = host.shared.functions.open(function.uuid);
+            opened.map_err(|source| HostError::Socket {
+                path: function.socket.clone(),
+                source,
             })?;
         }
+        host.shared.functions.open_restored();
         if let Some(path) = &config.control {
             let shared = Arc::clone(&host.shared);
             let stop = Arc::clone(&host.stop);
@@ -303,6 +244,7 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         self.stop.ring();
+        self.shared.functions.ring();
         for tenant in &self.shared.tenants {
             tenant.stop();
         }
@@ -310,6 +252,8 @@ impl Drop for Host {
         for listener in &mut self.listeners {
             listener.join();
         }
+        // Nobody makes another one any more.
+        self.shared.functions.close();
         for engines in &mut self.engines {
             engines.stop();
         }

@@ -96,7 +96,9 @@ impl OwnHost {
             machine.guest_bdf,
         );
         host.listen(&machine.socket, "function", move |stream| {
-            tenant.serve_function(guest_bdf, &source, stream);
+            if let Some(admission) = tenant.admit(&guest_bdf.to_string(), &stream) {
+                tenant.serve_function(guest_bdf, &source, stream, &admission);
+            }
         })?;
         Ok(host)
     }

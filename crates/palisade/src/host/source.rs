@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use palisade_iommu::{Iommu, PasidSupport};
-use palisade_mdev::{Assigned, MdevError, Parent, Registry, Shape, Slice, SliceType};
+use palisade_mdev::{Assigned, MdevError, Parent, Registry, Shape, Slice, SliceType, Whole};
 use palisade_memory::GuestMemory;
 use palisade_pci::Function;
-use palisade_units::Bdf;
+use palisade_units::{Bdf, TenantId};
 use palisade_vfio::{Attachment, Container, VfioError};
 
 use super::{HostError, bell::Bell, engines::Engines, own::OwnFunction};
@@ -44,10 +44,11 @@ pub(super) struct Sources {
     slices: Registry,
 }
 
-/// Where one function comes from.
+/// Where one function comes from. Its part of the parent is free again when this is dropped and, for a slice,
+/// [`Sources::remove`] was called before.
 pub(crate) enum Source {
     Slice(Arc<Slice>),
-    Exclusive(Arc<Parent>),
+    Exclusive(Arc<Whole>),
     Own(OwnFunction),
 }
 
@@ -70,12 +71,12 @@ impl Lease for Assigned {
     }
 }
 
-/// Why a function of the configuration cannot be had.
+/// Why a function cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    /// The slice.
+    /// The part of the parent that it is to have.
     #[error(transparent)]
-    Slice(#[from] MdevError),
+    Mdev(#[from] MdevError),
     /// The parent.
     #[error("there is no parent {0:?}")]
     NoParent(String),
@@ -103,7 +104,12 @@ impl Sources {
         }
     }
 
-    pub(super) fn add(&self, config: &FunctionConfig) -> Result<Source, WireError> {
+    /// Takes what the function is made of from its parent, for this tenant.
+    pub(super) fn add(
+        &self,
+        config: &FunctionConfig,
+        tenant: TenantId,
+    ) -> Result<Source, WireError> {
         let parent = self
             .parents
             .get(&config.parent)
@@ -112,8 +118,21 @@ impl Sources {
         Ok(match config.kind {
             FunctionKind::DedicatedQueue => Source::Slice(slice(SliceType::DedicatedQueue)?),
             FunctionKind::SharedQueue => Source::Slice(slice(SliceType::SharedQueue)?),
-            FunctionKind::Exclusive => Source::Exclusive(Arc::clone(parent)),
+            FunctionKind::Exclusive => Source::Exclusive(parent.claim(tenant)?),
         })
+    }
+
+    /// Forgets a source that no tenant uses any more.
+    pub(super) fn remove(&self, source: &Source) -> Result<(), MdevError> {
+        match source {
+            Source::Slice(slice) => self.slices.remove(slice.uuid()),
+            Source::Exclusive(_) | Source::Own(_) => Ok(()),
+        }
+    }
+
+    /// The names of the parents.
+    pub(super) fn parents(&self) -> impl Iterator<Item = &str> {
+        self.parents.keys().map(String::as_str)
     }
 }
 
@@ -127,8 +146,16 @@ impl Source {
     ) -> Result<Arc<dyn Lease>, LeaseError> {
         Ok(match self {
             Self::Slice(slice) => Arc::new(slice.assign(container, guest_bdf, memory)?),
-            Self::Exclusive(parent) => Arc::new(parent.exclusive(container, guest_bdf, memory)?),
+            Self::Exclusive(whole) => Arc::new(whole.assign(container, guest_bdf, memory)?),
             Self::Own(own) => Arc::new(own.assign(container, guest_bdf, memory)?),
         })
+    }
+
+    /// Which of the parent's queues it has; none where it has all, or there is no parent.
+    pub(crate) fn queue(&self) -> Option<u8> {
+        match self {
+            Self::Slice(slice) => Some(slice.info().queue),
+            Self::Exclusive(_) | Self::Own(_) => None,
+        }
     }
 }

@@ -87,6 +87,11 @@ impl Tenant {
         self.set.tenant()
     }
 
+    /// The process that it is at the moment.
+    pub(crate) fn process(&self) -> Option<i32> {
+        self.gate.holder().map(|pid| pid.as_raw_nonzero().get())
+    }
+
     /// Ends all connections.
     pub(crate) fn stop(&self) {
         self.gate.stop();
@@ -96,7 +101,7 @@ impl Tenant {
     pub(crate) fn ledger(&self, own: &[LedgerEntry]) -> LedgerTenant {
         LedgerTenant {
             name: self.name.clone(),
-            pid: self.gate.holder().map(|pid| pid.as_raw_nonzero().get()),
+            pid: self.process(),
             group: self.group.clone(),
             quota: self.set.quota(),
             quota_configured: self.quota_configured,
@@ -114,7 +119,8 @@ impl Tenant {
         }
     }
 
-    fn admit(&self, what: &str, stream: &UnixStream) -> Option<Admission> {
+    /// Lets a connection in that is of the tenant's one process.
+    pub(crate) fn admit(&self, what: &str, stream: &UnixStream) -> Option<Admission> {
         match self.gate.admit(stream) {
             Ok(admission) => {
                 tracing::info!(tenant = self.name, what, pid = %admission.pid(), "connected");
@@ -152,13 +158,16 @@ impl Tenant {
         maps.unmap_all();
     }
 
-    /// Serves a function to one client, to its end.
-    pub(crate) fn serve_function(&self, guest_bdf: Bdf, source: &Source, stream: UnixStream) {
+    /// Serves a function to a client that was let in, to its end.
+    pub(crate) fn serve_function(
+        &self,
+        guest_bdf: Bdf,
+        source: &Source,
+        stream: UnixStream,
+        admission: &Admission,
+    ) {
         let what = guest_bdf.to_string();
-        let Some(admission) = self.admit(&what, &stream) else {
-            return;
-        };
-        if let Err(e) = self.function(guest_bdf, &what, source, stream, &admission) {
+        if let Err(e) = self.function(guest_bdf, &what, source, stream, admission) {
             tracing::warn!(
                 tenant = self.name,
                 what,

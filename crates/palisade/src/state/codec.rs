@@ -1,21 +1,48 @@
 //! The bytes of the state: a first line with magic, version, length and checksum, and a JSON document.
 //!
 //! ```text
-//! palisade-state 1 LENGTH CHECKSUM
+//! palisade-state 2 LENGTH CHECKSUM
 //! {"quotas":{...},...}
 //! ```
+//!
+//! Version 2 is what is written, and version 1 is read too.
 //!
 //! The length is that of the document in bytes, its end of line included; the checksum its CRC-32C in eight
 //! hexadecimal digits. There is one way to write a state, and anything else is refused.
 
 use crc32c::crc32c;
-use palisade_units::PASID_COUNT;
+use palisade_units::{Bdf, PASID_COUNT};
+use serde::Serialize;
+use uuid::Uuid;
 
-use super::{KEPT_MAX, RunTime};
-use crate::config::is_name;
+use super::{KEPT_MAX, KeptMdev, MDEVS_MAX, RunTime, version_1::RunTime1};
+use crate::config::{SOCKET_PATH_MAX_BYTES, is_name, is_on_root_bus};
 
 const MAGIC: &str = "palisade-state ";
-const VERSION: u32 = 1;
+
+/// A version of the document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    One,
+    /// With functions made at run time.
+    Two,
+}
+
+impl Version {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::One => "1",
+            Self::Two => "2",
+        }
+    }
+
+    fn named(text: &str) -> Option<Self> {
+        [Self::One, Self::Two]
+            .into_iter()
+            .find(|version| version.name() == text)
+    }
+}
+
 /// A first line is not longer: magic, version, length and checksum.
 const FIRST_LINE_MAX_BYTES: usize = 64;
 
@@ -27,7 +54,7 @@ pub enum Unreadable {
     Foreign,
     /// A later or earlier palisade wrote it.
     #[error(
-        "this is a state of version {0}, and this palisade reads version {VERSION}: start the palisade that wrote it"
+        "this is a state of version {0}, and this palisade reads versions 1 and 2: start the palisade that wrote it"
     )]
     Version(String),
     /// The beginning is there, and not even its first line is whole.
@@ -49,24 +76,44 @@ pub enum Unreadable {
     Senseless(String),
 }
 
-fn first_line(document: &[u8]) -> String {
-    let (len_bytes, checksum) = (document.len(), crc32c(document));
-    format!("{MAGIC}{VERSION} {len_bytes} {checksum:08x}\n")
+fn first_line(version: Version, document: &[u8]) -> String {
+    let (version, len_bytes, checksum) = (version.name(), document.len(), crc32c(document));
+    format!("{MAGIC}{version} {len_bytes} {checksum:08x}\n")
 }
 
 /// The bytes of a state.
 pub(super) fn encode(state: &RunTime) -> Result<Vec<u8>, serde_json::Error> {
+    encode_as(Version::Two, state)
+}
+
+fn encode_as(version: Version, state: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
     let mut document = serde_json::to_vec(state)?;
     document.push(b'\n');
-    let mut bytes = first_line(&document).into_bytes();
+    let mut bytes = first_line(version, &document).into_bytes();
     bytes.append(&mut document);
     Ok(bytes)
+}
+
+/// The state in a document, and the bytes that a palisade writes for it.
+fn parse(version: Version, document: &[u8]) -> Result<(RunTime, Vec<u8>), serde_json::Error> {
+    match version {
+        Version::One => {
+            let old: RunTime1 = serde_json::from_slice(document)?;
+            let again = encode_as(version, &old)?;
+            Ok((old.into(), again))
+        }
+        Version::Two => {
+            let state: RunTime = serde_json::from_slice(document)?;
+            let again = encode_as(version, &state)?;
+            Ok((state, again))
+        }
+    }
 }
 
 /// The state of bytes.
 ///
 /// # Errors
-/// [`Unreadable`] for anything but what [`encode`] writes.
+/// [`Unreadable`] for anything but what [`encode`] writes, or wrote.
 pub(super) fn decode(bytes: &[u8]) -> Result<RunTime, Unreadable> {
     let Some(after_magic) = bytes.strip_prefix(MAGIC.as_bytes()) else {
         // The beginning of the magic and nothing else, or nothing at all, is a file that was cut there.
@@ -82,9 +129,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RunTime, Unreadable> {
     let line = std::str::from_utf8(line).map_err(|_| Unreadable::Damaged)?;
     let mut words = line.split(' ');
     let version = words.next().unwrap_or_default();
-    if version != VERSION.to_string() {
+    let Some(version) = Version::named(version) else {
         return Err(Unreadable::Version(version.escape_debug().to_string()));
-    }
+    };
     let announced = words.next().unwrap_or_default();
     if announced != document.len().to_string() {
         return Err(Unreadable::Torn {
@@ -92,13 +139,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RunTime, Unreadable> {
             announced: announced.escape_debug().to_string(),
         });
     }
-    if !bytes.starts_with(first_line(document).as_bytes()) {
+    if !bytes.starts_with(first_line(version, document).as_bytes()) {
         return Err(Unreadable::Damaged);
     }
     let senseless = |what: String| Unreadable::Senseless(what);
-    let state = serde_json::from_slice(document).map_err(|e| senseless(e.to_string()))?;
+    let (state, again) = parse(version, document).map_err(|e| senseless(e.to_string()))?;
     check(&state).map_err(senseless)?;
-    let again = encode(&state).map_err(|e| senseless(e.to_string()))?;
     if again != bytes {
         return Err(senseless(
             "it is not written as a palisade writes it".to_owned(),
@@ -117,6 +163,12 @@ fn check(state: &RunTime) -> Result<(), String> {
     ];
     if kinds.iter().any(|kept| *kept > KEPT_MAX) {
         return Err(format!("more than {KEPT_MAX} changes of one kind"));
+    }
+    if state.mdevs.len() > MDEVS_MAX {
+        return Err(format!("more than {MDEVS_MAX} functions"));
+    }
+    for (uuid, mdev) in &state.mdevs {
+        check_mdev(uuid, mdev)?;
     }
     let names = state.quotas.keys().chain(state.groups.keys());
     let names = names.chain(state.limits.keys());
@@ -154,6 +206,19 @@ fn check(state: &RunTime) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What is true of every function that a daemon keeps.
+fn check_mdev(uuid: &str, mdev: &KeptMdev) -> Result<(), String> {
+    let canonical = Uuid::parse_str(uuid).is_ok_and(|parsed| parsed.to_string() == uuid);
+    let place: Option<Bdf> = mdev.guest_bdf.parse().ok();
+    let placed = place.is_some_and(|bdf| is_on_root_bus(bdf) && bdf.to_string() == mdev.guest_bdf);
+    let socket = mdev.socket.starts_with('/') && mdev.socket.len() <= SOCKET_PATH_MAX_BYTES;
+    if canonical && placed && socket && is_name(&mdev.parent) && is_name(&mdev.tenant) {
+        Ok(())
+    } else {
+        Err(format!("function {uuid:?} is none that was made"))
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod codec;
 mod store;
 #[cfg(test)]
 mod tests;
+mod version_1;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,8 +21,12 @@ use serde::{Deserialize, Serialize};
 pub use codec::Unreadable;
 pub(crate) use store::Store;
 
+use crate::config::FunctionKind;
+
 /// How many changes of one kind are kept at most.
 pub(crate) const KEPT_MAX: usize = 4096;
+/// How many functions made at run time there are at most: each has a socket and a thread.
+pub(crate) const MDEVS_MAX: usize = 256;
 
 /// What was set at run time, by name. Its names and numbers make sense; whether they fit the configuration is
 /// not known here.
@@ -36,6 +41,25 @@ pub(crate) struct RunTime {
     pub(crate) limits: BTreeMap<String, Option<u32>>,
     /// Ranges for the host's own users, by their ends.
     pub(crate) reserved: BTreeSet<(u32, u32)>,
+    /// Functions that the configuration has not, by UUID.
+    pub(crate) mdevs: BTreeMap<String, KeptMdev>,
+}
+
+/// A function that was made at run time, with nothing left to be chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KeptMdev {
+    /// The parent's name.
+    pub(crate) parent: String,
+    /// What it is made of.
+    #[serde(rename = "type")]
+    pub(crate) kind: FunctionKind,
+    /// The tenant's name.
+    pub(crate) tenant: String,
+    /// The path of its socket, an absolute one.
+    pub(crate) socket: String,
+    /// Where the guest finds it.
+    pub(crate) guest_bdf: String,
 }
 
 /// Why the state cannot be kept.

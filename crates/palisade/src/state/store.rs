@@ -28,7 +28,7 @@ pub(super) const DRAFT: &str = "palisade.state.new";
 /// Locked by the daemon that uses the folder, and left there.
 pub(super) const LOCK: &str = "palisade.lock";
 
-/// A state has no more bytes: names of 64 bytes and numbers of seven digits in four kinds of changes.
+/// A state has no more bytes: names of 64 bytes and numbers of seven digits in four kinds of changes, and few functions.
 const FILE_MAX_BYTES: u64 = 4 << 20;
 const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
 const OTHERS_WRITE: Mode = Mode::WGRP.union(Mode::WOTH);

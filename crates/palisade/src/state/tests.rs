@@ -2,11 +2,15 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use proptest::prelude::*;
 
+use palisade_units::{Bdf, PASID_COUNT};
+use uuid::Uuid;
+
 use super::{
     codec::{Unreadable, decode, encode},
     store::{DRAFT, FILE, LOCK},
     *,
 };
+use crate::config::SOCKET_PATH_MAX_BYTES;
 
 fn some() -> RunTime {
     RunTime {
@@ -17,6 +21,17 @@ fn some() -> RunTime {
         ]),
         limits: BTreeMap::from([("web".to_owned(), Some(7)), ("all".to_owned(), None)]),
         reserved: BTreeSet::from([(5, 9), (10, 10)]),
+        mdevs: BTreeMap::from([(Uuid::from_u128(7).to_string(), mdev("/run/7.sock", 0x12))]),
+    }
+}
+
+fn mdev(socket: &str, device: u8) -> KeptMdev {
+    KeptMdev {
+        parent: "dsa0".to_owned(),
+        kind: FunctionKind::SharedQueue,
+        tenant: "alice".to_owned(),
+        socket: socket.to_owned(),
+        guest_bdf: Bdf::new(0, device, 0).to_string(),
     }
 }
 
@@ -31,6 +46,7 @@ prop_compose! {
         below in prop::collection::btree_set(name(), 0..4),
         limits in prop::collection::btree_map(name(), prop::option::of(0_u32..1 << 20), 0..4),
         lens in prop::collection::vec((1_u32..9, 0_u32..9), 0..4),
+        mdevs in prop::collection::btree_map(any::<u128>(), ("/[ -~]{0,20}", 0_u8..32), 0..4),
     ) -> RunTime {
         // Longer than the names here, so that it is none of them: a group of the configuration.
         let mut parent = is_below_configured.then(|| "elsewhere".to_owned());
@@ -41,7 +57,10 @@ prop_compose! {
             at = min + len;
             (min, at)
         }).collect();
-        RunTime { quotas, groups, limits, reserved }
+        let mdevs = mdevs.into_iter().map(|(uuid, (socket, device))| {
+            (Uuid::from_u128(uuid).to_string(), mdev(&socket, device))
+        }).collect();
+        RunTime { quotas, groups, limits, reserved, mdevs }
     }
 }
 
@@ -75,7 +94,7 @@ proptest! {
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), headed in any::<bool>()) {
         let mut bytes = bytes;
         if headed {
-            bytes.splice(0..0, *b"palisade-state 1 ");
+            bytes.splice(0..0, *b"palisade-state 2 ");
         }
         prop_assert!(decode(&bytes).is_err());
     }
@@ -99,9 +118,9 @@ fn every_flip_of_a_bit_and_every_other_byte_is_refused() {
 fn a_foreign_and_a_newer_file_are_told_from_a_torn_one() {
     assert_eq!(decode(b"[[tenant]]\n"), Err(Unreadable::Foreign));
     let newer = String::from_utf8(encode(&some()).unwrap()).unwrap();
-    let newer = newer.replacen("palisade-state 1 ", "palisade-state 2 ", 1);
+    let newer = newer.replacen("palisade-state 2 ", "palisade-state 3 ", 1);
     let error = decode(newer.as_bytes()).unwrap_err();
-    assert_eq!(error, Unreadable::Version("2".to_owned()));
+    assert_eq!(error, Unreadable::Version("3".to_owned()));
     assert!(
         error
             .to_string()
@@ -109,11 +128,55 @@ fn a_foreign_and_a_newer_file_are_told_from_a_torn_one() {
     );
 }
 
+/// As palisade wrote it before functions could be made at run time.
+const VERSION_1: &str = "palisade-state 1 117 5023b562\n\
+    {\"quotas\":{\"alice\":12},\"groups\":{\"batch\":\"web\",\"web\":null},\
+    \"limits\":{\"all\":null,\"web\":7},\"reserved\":[[5,9],[10,10]]}\n";
+
+#[test]
+fn r68_a_state_of_version_1_is_read_and_replaced_by_one_of_version_2() {
+    let read = decode(VERSION_1.as_bytes()).unwrap();
+    let without_functions = RunTime {
+        mdevs: BTreeMap::new(),
+        ..some()
+    };
+    assert_eq!(read, without_functions);
+    assert!(encode(&read).unwrap().starts_with(b"palisade-state 2 "));
+    let torn = decode(&VERSION_1.as_bytes()[..100]).unwrap_err();
+    assert!(matches!(torn, Unreadable::Torn { .. }), "{torn}");
+    let changed = VERSION_1.replacen("12", "13", 1);
+    assert!(decode(changed.as_bytes()).is_err());
+}
+
+#[test]
+fn the_largest_state_can_be_read_back() {
+    let worst = "\u{1}".repeat(SOCKET_PATH_MAX_BYTES - 1);
+    let name = "n".repeat(64);
+    let mut state = RunTime::default();
+    for n in 0..KEPT_MAX {
+        let name = format!("{n:064}");
+        state.quotas.insert(name.clone(), PASID_COUNT - 1);
+        state.groups.insert(name.clone(), Some(format!("x{n:063}")));
+        state.limits.insert(name, Some(PASID_COUNT - 1));
+    }
+    for n in 0..MDEVS_MAX {
+        let mut kept = mdev(&format!("/{worst}"), 0x1f);
+        (kept.parent, kept.tenant) = (name.clone(), name.clone());
+        let uuid = Uuid::from_u128(u128::try_from(n).unwrap());
+        state.mdevs.insert(uuid.to_string(), kept);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (store, none) = Store::open(folder.path()).unwrap();
+    store.write(&state, &none).unwrap();
+    drop(store);
+    assert!(Store::open(folder.path()).unwrap().1 == state);
+}
+
 /// With a checksum that fits, as someone would write it who edits by hand.
 #[test]
 fn a_state_that_no_daemon_would_keep_is_refused() {
     type Spoil = fn(&mut RunTime);
-    let spoils: [(&str, Spoil); 6] = [
+    let spoils: [(&str, Spoil); 11] = [
         ("is no name", |s| {
             s.quotas.insert("a b".to_owned(), 1);
         }),
@@ -128,6 +191,26 @@ fn a_state_that_no_daemon_would_keep_is_refused() {
         }),
         ("is no range", |s| {
             s.reserved.insert((0, 3));
+        }),
+        ("is none that was made", |s| {
+            s.mdevs.insert("7".to_owned(), mdev("/run/a.sock", 0x12));
+        }),
+        ("is none that was made", |s| {
+            let upper = "F81D4FAE-7DEC-11D0-A765-00A0C91E6BF6".to_owned();
+            s.mdevs.insert(upper, mdev("/run/a.sock", 0x12));
+        }),
+        ("is none that was made", |s| {
+            let uuid = Uuid::from_u128(8).to_string();
+            s.mdevs.insert(uuid, mdev("run/a.sock", 0x12));
+        }),
+        ("is none that was made", |s| {
+            let mut other = mdev("/run/a.sock", 0x12);
+            other.guest_bdf = "01:12.0".to_owned();
+            s.mdevs.insert(Uuid::from_u128(8).to_string(), other);
+        }),
+        ("256 functions", |s| {
+            let many = (0..300).map(|n| (Uuid::from_u128(n).to_string(), mdev("/a", 1)));
+            s.mdevs.extend(many);
         }),
         ("4096 changes", |s| {
             s.quotas.extend((0..5000).map(|n| (format!("t{n}"), 1)));

@@ -11,6 +11,7 @@ use std::{
 };
 
 use palisade_driver::{Copy, DriverError, FunctionAddress, MissingPage, Tenant};
+use palisade_dsa::spec::Status;
 use palisade_host::control::{self, Ledger};
 use palisade_units::{Bdf, GuestPasid, Iova};
 use rustix::process::{Pid, Signal, kill_process};
@@ -130,12 +131,55 @@ impl Daemon {
 
     /// A tenant's own driver at its unit and at its first function.
     pub(crate) fn connect(&self, tenant: &str, memory_bytes: u64) -> Result<Tenant, DriverError> {
-        let functions = [FunctionAddress {
+        let first = FunctionAddress {
             bdf: FIRST,
             socket: self.socket(&format!("{tenant}-0")),
-        }];
+        };
+        self.connect_to(tenant, &[first], memory_bytes)
+    }
+
+    /// A tenant's own driver at its unit and at these functions.
+    pub(crate) fn connect_to(
+        &self,
+        tenant: &str,
+        functions: &[FunctionAddress],
+        memory_bytes: u64,
+    ) -> Result<Tenant, DriverError> {
         let unit = self.socket(&format!("{tenant}-unit"));
-        Tenant::connect(&unit, &functions, memory_bytes)
+        Tenant::connect(&unit, functions, memory_bytes)
+    }
+
+    /// Makes a function with `palisade ctl mdev create`.
+    #[track_caller]
+    pub(crate) fn make(&self, tenant: &str, parent: &str, kind: &str, more: &[&str]) -> Made {
+        let mut arguments = vec!["mdev", "create", "--tenant", tenant];
+        arguments.extend(["--parent", parent, "--type", kind]);
+        arguments.extend(more);
+        let answer = self.json(&arguments);
+        let made = &answer["change"]["create-mdev"];
+        let text = |key: &str| made[key].as_str().unwrap().to_owned();
+        Made {
+            uuid: text("uuid"),
+            address: FunctionAddress {
+                bdf: text("guest_bdf").parse().unwrap(),
+                socket: text("socket").into(),
+            },
+        }
+    }
+
+    /// The functions of `palisade ctl mdev list`.
+    #[track_caller]
+    pub(crate) fn mdevs(&self) -> Vec<Value> {
+        let list = self.json(&["mdev", "list"]);
+        list["mdevs"].as_array().unwrap().clone()
+    }
+
+    /// One function of `palisade ctl mdev list`.
+    #[track_caller]
+    pub(crate) fn mdev(&self, uuid: &str) -> Value {
+        let all = self.mdevs();
+        let found = all.into_iter().find(|mdev| mdev["uuid"] == uuid);
+        found.unwrap_or(Value::Null)
     }
 
     /// What a daemon says that does not start.
@@ -225,6 +269,23 @@ impl Daemon {
     }
 }
 
+/// A function that was made at run time.
+pub(crate) struct Made {
+    pub(crate) uuid: String,
+    pub(crate) address: FunctionAddress,
+}
+
+/// Has a function copy a page of a new process, and says whether the bytes arrived.
+pub(crate) fn copies_a_page(tenant: &mut Tenant, on: Bdf) -> bool {
+    let copy = copy_of_a_page(tenant.start_process().unwrap());
+    tenant.plant(copy.process, copy.from, &[7; 4096]).unwrap();
+    tenant.plant(copy.process, copy.to, &[0; 4096]).unwrap();
+    let completion = tenant.copy(on, copy).unwrap();
+    let mut arrived = [0; 4096];
+    tenant.peek(copy.process, copy.to, &mut arrived).unwrap();
+    completion.status == Status::SUCCESS && arrived == [7; 4096]
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.process.kill();
@@ -241,6 +302,20 @@ pub(crate) struct TenantProcess {
 
 impl TenantProcess {
     pub(crate) fn start(daemon: &Daemon, tenant: &str, copy_bytes: u64) -> Self {
+        let first = FunctionAddress {
+            bdf: FIRST,
+            socket: daemon.socket(&format!("{tenant}-0")),
+        };
+        Self::start_on(daemon, tenant, &first, copy_bytes)
+    }
+
+    /// One that copies on this function.
+    pub(crate) fn start_on(
+        daemon: &Daemon,
+        tenant: &str,
+        function: &FunctionAddress,
+        copy_bytes: u64,
+    ) -> Self {
         let mut process = palisade()
             .arg("demo-tenant")
             .stdin(Stdio::piped())
@@ -251,7 +326,7 @@ impl TenantProcess {
         let order = json!({
             "name": tenant,
             "unit_socket": daemon.socket(&format!("{tenant}-unit")),
-            "mediated": { "bdf": FIRST.to_string(), "socket": daemon.socket(&format!("{tenant}-0")) },
+            "mediated": { "bdf": function.bdf.to_string(), "socket": function.socket },
             "exclusive": null,
             "copy_bytes": copy_bytes,
             "seed": 1,

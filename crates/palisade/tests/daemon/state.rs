@@ -150,8 +150,8 @@ fn r53_a_foreign_or_newer_state_is_refused_by_name_and_left_alone() {
     let folder = killed();
     let whole = fs::read_to_string(folder.path().join(FILE)).unwrap();
     refused_and_left_alone(folder.path(), CONFIG.as_bytes(), "no state of palisade");
-    let newer = whole.replacen("palisade-state 1 ", "palisade-state 2 ", 1);
-    refused_and_left_alone(folder.path(), newer.as_bytes(), "version 2");
+    let newer = whole.replacen("palisade-state 2 ", "palisade-state 3 ", 1);
+    refused_and_left_alone(folder.path(), newer.as_bytes(), "version 3");
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn r53_a_folder_has_one_daemon_at_a_time() {
 fn r53_what_a_crash_left_of_a_write_is_cleaned_away() {
     let folder = killed();
     let draft = folder.path().join("kept/palisade.state.new");
-    fs::write(&draft, "palisade-state 1 ").unwrap();
+    fs::write(&draft, "palisade-state 2 ").unwrap();
     let daemon = Daemon::start_in(folder, &config());
     assert!(!draft.exists());
     assert_eq!(daemon.quota("alice"), 12);

@@ -27,7 +27,7 @@ pub(super) const DATA: [u64; 3] = [26, 27, 28];
 pub(super) const SOURCES: [u16; 3] = [0x0080, 0x0019, 0x03fa];
 /// PASIDs of two tables; the last but one is just beyond the smallest directory. The first is RID_PASID only,
 /// for the platform has no requests that carry PASID 0.
-const PASIDS: [u32; 7] = [0, 1, 5, 63, 64, 8192, 0xf_ffff];
+pub(super) const PASIDS: [u32; 7] = [0, 1, 5, 63, 64, 8192, 0xf_ffff];
 /// The indexes that addresses use, from level 1 up. They reach every page of the pool, and the interrupt
 /// range.
 const INDEXES: [&[u64]; 5] = [

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
-use super::guests::{DATA, POOL_PAGES, SOURCES, Tables, page, round};
+use super::guests::{DATA, PASIDS, POOL_PAGES, SOURCES, Tables, page, round};
 use super::{Answer, Kind, Memory, Request, UNQUALIFIED, translate};
 use crate::spec::command::{Command, TranslationTableMode};
 use crate::spec::descriptor::{ContextScope, InvDescriptor, IotlbScope, PasidCacheScope};
@@ -39,6 +39,8 @@ fn guests() -> u32 {
 struct Guest {
     rig: Rig,
     ports: Vec<DmaPort>,
+    /// The pages that the unit was told of.
+    told: BTreeSet<u64>,
 }
 
 /// What was seen of a request.
@@ -71,7 +73,11 @@ impl Guest {
         }
         rig.enable_queue();
         let ports = handles.iter().map(FunctionHandle::port).collect();
-        Self { rig, ports }
+        Self {
+            rig,
+            ports,
+            told: BTreeSet::new(),
+        }
     }
 
     /// Puts tables into the memory, and tells the unit of all of them.
@@ -95,15 +101,47 @@ impl Guest {
         };
         self.rig.set_root_table(mode);
         self.rig.command(Command::TRANSLATION_ENABLE);
-        // The queue stops in a mode that there is not.
-        if tables.mode < 2 {
-            let mut everything = vec![InvDescriptor::context_cache(ContextScope::Global)];
-            if tables.mode == 1 {
-                everything.push(InvDescriptor::pasid_cache(PasidCacheScope::Global));
-            }
-            everything.push(InvDescriptor::iotlb(IotlbScope::Global));
-            self.rig.submit(&everything);
+        self.tell();
+    }
+
+    fn ttm(&self) -> u64 {
+        self.rig.read64(reg::RTADDR) >> 10 & 3
+    }
+
+    /// Tells the unit of everything.
+    fn tell(&mut self) {
+        let mut everything = vec![InvDescriptor::context_cache(ContextScope::Global)];
+        match self.ttm() {
+            0 => {}
+            1 => everything.push(InvDescriptor::pasid_cache(PasidCacheScope::Global)),
+            // The queue stops in a mode that there is not.
+            _ => return,
         }
+        everything.push(InvDescriptor::iotlb(IotlbScope::Global));
+        self.rig.submit(&everything);
+        self.told = self.pages_to_tell_of();
+    }
+
+    /// The pages that requests come by before they come to page tables.
+    fn pages_to_tell_of(&self) -> BTreeSet<u64> {
+        let load = |at| self.load(at);
+        let rtaddr = self.rig.read64(reg::RTADDR);
+        let mut pages = BTreeSet::new();
+        for source in SOURCES {
+            for pasid in PASIDS.map(Some).into_iter().chain([None]) {
+                let request = Request {
+                    source,
+                    pasid,
+                    at: 0,
+                    kind: Kind::Read,
+                    privileged: false,
+                };
+                let memory = Memory::new(&load);
+                translate(&memory, rtaddr, &request);
+                pages.append(&mut memory.told.borrow_mut());
+            }
+        }
+        pages
     }
 
     fn load(&self, at: u64) -> Option<u64> {
@@ -169,7 +207,7 @@ impl Guest {
             }
             Ok(Some(word)) => return (answer, Seen::Word(word), memory.marked.into_inner()),
             // Where the guest has no memory its last stage, the host's own, has no entry.
-            Ok(None) if rtaddr >> 10 & 3 == 1 => 0x79,
+            Ok(None) if self.ttm() == 1 => 0x79,
             Ok(None) if request.kind == Kind::Write => 0x5,
             Ok(None) => 0x6,
             Err(code) => code,
@@ -198,9 +236,15 @@ impl Guest {
             (Ok(word), None) => Seen::Word(word),
         };
         prop_assert_eq!(seen, expected, "{:x?}: {:x?}", request, answer);
+        let mut changed = false;
         for (at, word) in marked {
             let now = self.load(at);
             prop_assert_eq!(now, Some(word), "the mark at {:x} of {:x?}", at, request);
+            changed |= self.told.contains(&(at >> 12));
+        }
+        // Tables that lie in each other are marked too, and then say something else.
+        if changed {
+            self.tell();
         }
         Ok(())
     }

@@ -136,7 +136,8 @@ impl Stages<'_> {
         reached.map_err(|code| if code == 0x84 { 0x74 } else { code })
     }
 
-    /// Where an entry of the first stage is.
+    /// Where an entry of the first stage is. That with SSADE it has to be writable to be read (VT-d §3.8.1) is left
+    /// out, as the platform leaves it out: the conditions have no reason for it.
     fn place(&self, at: u64, touch: Touch) -> Result<u64, u8> {
         let write = touch == Touch::Mark;
         let want = Want {

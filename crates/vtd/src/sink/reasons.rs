@@ -9,13 +9,15 @@ mod stages;
 
 use palisade_iommu::FaultReason;
 use palisade_iommu::FaultReason::*;
-use palisade_units::{Access, Iova};
+use palisade_iommu::{Privilege, Requester};
+use palisade_units::{Access, Iova, PasidTag};
 
 use crate::spec::capability::EXTENDED;
 use crate::spec::fault::{FaultCode, FaultRecord, RequestKind};
+use crate::spec::pasid_table::PasidEntry;
 use crate::spec::register as reg;
 use crate::tables::code;
-use crate::testing::{FUNCTION, Rig, pasid};
+use crate::testing::{DOMAIN, FUNCTION, Rig, pasid};
 use guest::{Recipe, Request, What};
 
 const FAULT_MESSAGE: (u64, u32) = (0xfee0_1000, 0x41);
@@ -141,6 +143,28 @@ fn r59_what_does_not_occur_is_what_is_not_offered() {
     let codes: Vec<_> = ABSENT.iter().map(|(reason, _)| reason.code()).collect();
     assert_eq!(codes, [0x82]);
     assert!(!EXTENDED.execute_requests(), "82h");
+}
+
+/// SRE is of every type of translation, and Linux sets it in entries of its own second stages.
+#[test]
+fn r38_5dh_without_a_first_stage() {
+    reaches(
+        code(SupervisorRequestDisabled),
+        stages::privileged_behind_a_second_stage,
+    );
+    reaches(
+        code(SupervisorRequestDisabled),
+        stages::privileged_and_passed_through,
+    );
+    let mut rig = Rig::booted();
+    let entry = PasidEntry::pass_through(DOMAIN).with_supervisor_requests();
+    guest::bind(&mut rig, entry);
+    let by = Requester {
+        privilege: Privilege::Privileged,
+        ..Requester::new(Some(PasidTag::of_exclusive_owner(guest::five())))
+    };
+    let read = rig.port().read(by, Iova::new(0x1000), &mut [0; 8]);
+    assert_eq!(read, Ok(()));
 }
 
 /// The page-table reasons of nested translation are those of its stages too.

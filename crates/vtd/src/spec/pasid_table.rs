@@ -232,6 +232,21 @@ impl PasidEntry {
     /// The size in bytes. A table has [`PASIDS_OF_TABLE`].
     pub const BYTES: u64 = 64;
 
+    /// SRE, which is of every type of translation.
+    #[must_use]
+    pub const fn supervisor_requests(self) -> bool {
+        self.word2.supervisor_request_enable()
+    }
+
+    /// The entry with SRE set, as Linux has it in those of its own second stages.
+    #[must_use]
+    pub const fn with_supervisor_requests(self) -> Self {
+        Self {
+            word2: self.word2.with_supervisor_request_enable(true),
+            ..self
+        }
+    }
+
     /// An entry that translates nothing.
     #[must_use]
     pub const fn not_present() -> Self {

@@ -348,6 +348,7 @@ mod legacy {
             domain: DomainId::new(3),
             processing: FaultProcessing::Report,
             device_tlb,
+            supervisor: SupervisorRequests::Refused,
         };
         assert_eq!(
             space(LegacyTranslation::SecondStage),

@@ -56,7 +56,7 @@ pub(crate) const FIELDS: &[Field] = &[
     cap(4, 1, "RWBF", "no write buffers to flush", ABSENT),
     cap(5, 1, "PLMR", "no protected low memory", ABSENT),
     cap(6, 1, "PHMR", "no protected high memory", ABSENT),
-    cap(7, 1, "CM", "caching mode: software tells of every new entry", "r4_a_guest_entry_alone_gives_nothing_until_it_is_told_of"),
+    cap(7, 1, "CM", "caching mode: software tells of every new entry; clear where the configuration has it off", "r4_a_guest_entry_alone_gives_nothing_until_it_is_told_of"),
     cap(8, 5, "SAGAW", "second stages of three, four and five levels", "cap_sagaw_second_stages_of_three_to_five_levels_are_found"),
     cap(16, 6, "MGAW", "guest addresses of 57 bits", "r59_84h_beyond_the_second_stage_width"),
     cap(22, 1, "ZLR", "no zero-length reads of write-only pages", ABSENT),

@@ -13,7 +13,7 @@ use edu::{Edu, registers};
 use palisade_ioasid::{Authority, Hold, PasidRange, PasidSet, Quota};
 use palisade_iommu::{
     Binding, Claim, DeviceTlb, Fault, FaultProcessing, FirstStage, FunctionHandle, Iommu, Levels,
-    PageRequest, PasidSupport, QueueFull, Sharing, Sink, Space, UserId,
+    PageRequest, PasidSupport, QueueFull, Sharing, Sink, Space, SupervisorRequests, UserId,
 };
 use palisade_memory::{GuestMemory, Protection, SharedMemory};
 use palisade_pci::{Bar, Function, Interrupt};
@@ -106,6 +106,7 @@ impl Rig {
             guest_pasid,
             fault_disable: FaultProcessing::Report,
             device_tlb: DeviceTlb::Allowed,
+            supervisor: SupervisorRequests::Refused,
         };
         function
             .bind(None, hold(&set), binding(Space::PassThrough, None))

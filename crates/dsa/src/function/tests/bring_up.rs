@@ -78,7 +78,7 @@ fn the_sequence_of_linux_idxd_brings_a_user_queue_up_and_down() {
     assert_eq!((quad(0x30) & 0xff, quad(0x38) & 0xff), (4, 4));
     assert_eq!(
         [quad(0x40), quad(0x48), quad(0x50), quad(0x58)],
-        [0x7f, 0, 0, 0]
+        [0x1_003f_03ff, 0, 0, 0]
     );
     assert_eq!(quad(0x60), 0x0010_0008_0004);
     assert_eq!(quad(0x68), 0, "no interrupt store, no performance monitor");

@@ -2,8 +2,8 @@ use palisade_iommu::PageResponse;
 
 use super::{Driver, GROUPS, QUEUES, dedicated, shared};
 use crate::spec::{
-    Command, CommandCode, CommandError, CommandStatus, Descriptor, Flags, QueueConfig, Status,
-    register, table,
+    Command, CommandCode, CommandError, CommandStatus, Descriptor, ErrorCode, Flags, QueueConfig,
+    Status, register, table,
 };
 use crate::testing::{Host, run};
 
@@ -230,6 +230,8 @@ fn r72_a_command_that_waits_for_pages_stays_active_until_they_are_answered() {
             Command::of(Command::ENABLE_DEVICE).into_bits(),
         );
         assert!(CommandStatus::from_bits(driver.read(register::CMDSTS)).active());
+        assert_eq!(driver.error().unwrap().code, ErrorCode::COMMAND_ACTIVE);
+        driver.write(register::INTCAUSE, 1);
         assert_eq!((line.count(), driver.read(register::INTCAUSE)), (0, 0));
         process.map(TO, TO, 1);
         host.answer(PageResponse::Success);

@@ -3,6 +3,7 @@
 mod ats;
 mod bring_up;
 mod commands;
+mod halt;
 mod interrupts;
 mod pasids;
 mod portals;

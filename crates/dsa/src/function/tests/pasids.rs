@@ -221,3 +221,37 @@ fn r16_others_go_on_while_one_pasid_faults() {
         ErrorCode::from(Status::RECORD_FAULT.with_write())
     );
 }
+
+/// On a shared queue the descriptor says whether it is privileged; the function must be allowed to send such requests.
+#[test]
+fn r5_a_privileged_descriptor_needs_privileged_mode() {
+    let host = Host::new();
+    host.process(5).map(RECORD, RECORD, 1);
+    // Where it may be sent, it is sent, and this process's pages are not for privileged requests.
+    for (control, expected) in [(0b001, Status::PRIVILEGE), (0b101, Status::NONE)] {
+        let driver = Driver::enabled(&host, &[shared(), dedicated(5)]);
+        driver.set_pasid_capability(control);
+        driver.enable(0);
+        driver.enable(1);
+        let no_op = Descriptor::no_op().with_pasid(5).with_record(RECORD);
+        let privileged = Descriptor {
+            identity: no_op.identity | 1 << 31,
+            ..no_op
+        };
+        driver.submit(0, &privileged);
+        run(&mut host.engine());
+        assert_eq!(status(&host, 0), expected);
+        let sent = driver.error().map(|error| (error.code, error.privileged));
+        let fault = Status::RECORD_FAULT.with_write();
+        let expected = (expected == Status::NONE).then_some((fault.into(), true));
+        assert_eq!(sent, expected);
+        driver.submit(0, &no_op);
+        run(&mut host.engine());
+        assert_eq!(status(&host, 0), Status::SUCCESS);
+        // That of a dedicated queue means nothing.
+        driver.submit(1, &privileged);
+        run(&mut host.engine());
+        assert_eq!(status(&host, 0), Status::SUCCESS);
+        assert_eq!(driver.error(), None);
+    }
+}

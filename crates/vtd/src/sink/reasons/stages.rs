@@ -95,6 +95,20 @@ pub(super) fn privileged(rig: &mut Rig) -> Request {
     of_first(rig, |_, _| {}).with(What::PrivilegedRead)
 }
 
+pub(super) fn privileged_behind_a_second_stage(rig: &mut Rig) -> Request {
+    let root = rig.frames(1);
+    bind(
+        rig,
+        PasidEntry::second_stage(root, AddressWidth::FourLevel, DOMAIN),
+    );
+    Request::read().with(What::PrivilegedRead)
+}
+
+pub(super) fn privileged_and_passed_through(rig: &mut Rig) -> Request {
+    bind(rig, PasidEntry::pass_through(DOMAIN));
+    Request::read().at(0x1000).with(What::PrivilegedRead)
+}
+
 pub(super) fn first_out_of_memory(rig: &mut Rig) -> Request {
     of_first(rig, |rig, path| path.set(rig, 1, NOWHERE.get() | OPEN))
 }
