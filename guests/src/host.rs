@@ -27,29 +27,22 @@ const TICK: Duration = Duration::from_millis(50);
 /// The host's only accelerator in these scenarios.
 const PARENT: &str = "dsa0";
 
-/// Builds palisade as it is released, and returns the program.
-pub(crate) fn build(layout: &Layout) -> anyhow::Result<PathBuf> {
+/// Builds a program of the workspace as it is released, whose package has its name, and returns where it is.
+pub(crate) fn build(layout: &Layout, program: &str) -> anyhow::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    println!("    building palisade");
+    println!("    building {program}");
     let messages = command::run(
         Command::new(cargo)
             .current_dir(layout.workspace())
-            .args([
-                "build",
-                "--release",
-                "--package",
-                "palisade",
-                "--bin",
-                "palisade",
-            ])
+            .args(["build", "--release", "--package", program, "--bin", program])
             .arg("--message-format=json-render-diagnostics"),
     )
-    .context("palisade cannot be built")?;
+    .with_context(|| format!("{program} cannot be built"))?;
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<CargoMessage>(line).ok())
         .find_map(|message| message.executable)
-        .context("palisade was built, but cargo does not say where it is")
+        .with_context(|| format!("{program} was built, but cargo does not say where it is"))
 }
 
 #[derive(Deserialize)]
@@ -361,6 +354,21 @@ pub(crate) struct Boot<'a> {
 }
 
 impl Boot<'_> {
+    /// The command that starts a machine at the sockets that a configuration names for a tenant.
+    pub(crate) fn attached(
+        &self,
+        program: &Path,
+        config: &Path,
+        tenant: &str,
+        console: &Console,
+    ) -> Command {
+        let mut command = palisade(program);
+        command.args(["vm", "--tenant", tenant, "--config"]);
+        command.arg(config);
+        self.add_to(&mut command, console);
+        command
+    }
+
     /// The command that starts a machine with a host of its own.
     pub(crate) fn alone(&self, program: &Path, console: &Console) -> Command {
         let mut command = palisade(program);

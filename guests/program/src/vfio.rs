@@ -198,17 +198,26 @@ impl Function {
         }
     }
 
-    fn load_u32(&self, at: usize) -> u32 {
+    /// Reads a register of BAR 0.
+    pub(crate) fn load_u32(&self, at: usize) -> u32 {
         let mut bytes = [0; 4];
         self.device.region_read(REGISTERS, &mut bytes, at as u64);
         u32::from_le_bytes(bytes)
     }
 
-    fn load_u64(&self, at: usize) -> u64 {
+    /// Reads a register of 64 bits, as two halves.
+    pub(crate) fn load_u64(&self, at: usize) -> u64 {
         u64::from(self.load_u32(at)) | u64::from(self.load_u32(at + 4)) << 32
     }
 
-    fn store_u32(&self, at: usize, value: u32) {
+    /// Writes a register of BAR 0.
+    pub(crate) fn store_u32(&self, at: usize, value: u32) {
+        self.device
+            .region_write(REGISTERS, &value.to_le_bytes(), at as u64);
+    }
+
+    /// Writes a register of 64 bits in one access.
+    pub(crate) fn store_u64(&self, at: usize, value: u64) {
         self.device
             .region_write(REGISTERS, &value.to_le_bytes(), at as u64);
     }

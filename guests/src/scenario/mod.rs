@@ -1,6 +1,7 @@
 //! The tests with real guests, each by its name.
 
 mod accel_config;
+mod edu;
 mod hello;
 mod kill;
 mod matrix;
@@ -49,7 +50,7 @@ impl<'a> Bench<'a> {
         if let Some(program) = self.palisade.get() {
             return Ok(program);
         }
-        let program = host::build(self.layout)?;
+        let program = host::build(self.layout, "palisade")?;
         Ok(self.palisade.get_or_init(|| program))
     }
 
@@ -115,6 +116,7 @@ enum Run {
 pub fn all() -> Vec<Scenario> {
     let mut all = vec![
         hello::scenario(),
+        edu::scenario(),
         vcmd::scenario(),
         sva::scenario(),
         accel_config::scenario(),

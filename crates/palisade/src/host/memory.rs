@@ -5,11 +5,12 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use palisade_mdev::Assigned;
 use palisade_memory::{Backing, GuestMemory, Protection};
 use palisade_units::Gpa;
 use palisade_vfio_user::ClientMemory;
 use rustix::io::Errno;
+
+use super::source::Lease;
 
 /// Tells who runs engines that memory was removed, which their caches keep mapped.
 pub(crate) type MemoryRemoved = Arc<dyn Fn() + Send + Sync>;
@@ -20,7 +21,7 @@ enum Readers {
     ServingThread,
     /// A device may be at work in it: its translations go before the answer (R44), and what keeps the memory
     /// mapped soon after.
-    Device(Arc<Assigned>, MemoryRemoved),
+    Device(Arc<dyn Lease>, MemoryRemoved),
 }
 
 /// The maps of one connection.
@@ -42,7 +43,7 @@ impl Maps {
         }
     }
 
-    pub(crate) fn of_function(assigned: Arc<Assigned>, removed: MemoryRemoved) -> Self {
+    pub(crate) fn of_function(assigned: Arc<dyn Lease>, removed: MemoryRemoved) -> Self {
         Self {
             memory: assigned.attachment().memory().clone(),
             readers: Readers::Device(assigned, removed),

@@ -5,14 +5,15 @@ use std::{collections::BTreeMap, sync::Arc};
 use palisade_iommu::{Iommu, PasidSupport};
 use palisade_mdev::{Assigned, MdevError, Parent, Registry, Shape, Slice, SliceType, Whole};
 use palisade_memory::GuestMemory;
+use palisade_pci::Function;
 use palisade_units::{Bdf, TenantId};
-use palisade_vfio::Container;
+use palisade_vfio::{Attachment, Container, VfioError};
 
-use super::{HostError, bell::Bell, engines::Engines};
+use super::{HostError, bell::Bell, engines::Engines, own::OwnFunction};
 use crate::config::{FunctionConfig, FunctionKind, ParentConfig};
 
 /// PASIDs of parents are as wide as the bus allows: `PASID_BITS`.
-const PASID_WIDTH: PasidSupport = PasidSupport::Width(20);
+pub(super) const PASID_WIDTH: PasidSupport = PasidSupport::Width(20);
 
 /// Builds a parent and starts its engines.
 pub(super) fn parent(
@@ -48,6 +49,26 @@ pub(super) struct Sources {
 pub(crate) enum Source {
     Slice(Arc<Slice>),
     Exclusive(Arc<Whole>),
+    Own(OwnFunction),
+}
+
+/// A function that a tenant has, until this is dropped: its work ends then, and it is detached.
+pub(crate) trait Lease: Send + Sync {
+    /// The function, to be served.
+    fn function(&self) -> Arc<dyn Function>;
+
+    /// Its place on the host, and the memory of its connection.
+    fn attachment(&self) -> &Attachment;
+}
+
+impl Lease for Assigned {
+    fn function(&self) -> Arc<dyn Function> {
+        Self::function(self)
+    }
+
+    fn attachment(&self) -> &Attachment {
+        Self::attachment(self)
+    }
 }
 
 /// Why a function cannot be had.
@@ -59,6 +80,20 @@ pub enum WireError {
     /// The parent.
     #[error("there is no parent {0:?}")]
     NoParent(String),
+}
+
+/// Why a function cannot be given to a tenant.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LeaseError {
+    /// The accelerator's.
+    #[error(transparent)]
+    Mdev(#[from] MdevError),
+    /// The container's.
+    #[error(transparent)]
+    Vfio(#[from] VfioError),
+    /// A function of one's own could not be made.
+    #[error("the device cannot be made")]
+    Make(#[from] std::io::Error),
 }
 
 impl Sources {
@@ -91,7 +126,7 @@ impl Sources {
     pub(super) fn remove(&self, source: &Source) -> Result<(), MdevError> {
         match source {
             Source::Slice(slice) => self.slices.remove(slice.uuid()),
-            Source::Exclusive(_) => Ok(()),
+            Source::Exclusive(_) | Source::Own(_) => Ok(()),
         }
     }
 
@@ -108,18 +143,19 @@ impl Source {
         container: &Container,
         guest_bdf: Bdf,
         memory: GuestMemory,
-    ) -> Result<Assigned, MdevError> {
-        match self {
-            Self::Slice(slice) => slice.assign(container, guest_bdf, memory),
-            Self::Exclusive(whole) => whole.assign(container, guest_bdf, memory),
-        }
+    ) -> Result<Arc<dyn Lease>, LeaseError> {
+        Ok(match self {
+            Self::Slice(slice) => Arc::new(slice.assign(container, guest_bdf, memory)?),
+            Self::Exclusive(whole) => Arc::new(whole.assign(container, guest_bdf, memory)?),
+            Self::Own(own) => Arc::new(own.assign(container, guest_bdf, memory)?),
+        })
     }
 
-    /// Which of the parent's queues it has; none where it has all.
+    /// Which of the parent's queues it has; none where it has all, or there is no parent.
     pub(crate) fn queue(&self) -> Option<u8> {
         match self {
             Self::Slice(slice) => Some(slice.info().queue),
-            Self::Exclusive(_) => None,
+            Self::Exclusive(_) | Self::Own(_) => None,
         }
     }
 }

@@ -184,7 +184,7 @@ impl Tenant {
         stream: UnixStream,
         admission: &Admission,
     ) -> anyhow::Result<()> {
-        let assigned = Arc::new(source.assign(&self.container, guest_bdf, GuestMemory::new())?);
+        let assigned = source.assign(&self.container, guest_bdf, GuestMemory::new())?;
         self.unit.attached(guest_bdf);
         let function = assigned.function();
         let maps = Arc::new(Maps::of_function(assigned, Arc::clone(&self.removed)));

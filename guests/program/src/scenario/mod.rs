@@ -2,6 +2,7 @@
 
 mod accel_config;
 mod copying;
+mod edu;
 mod hello;
 mod matrix;
 mod pages;
@@ -38,6 +39,7 @@ pub fn run_this_boot() -> anyhow::Result<()> {
 fn run(asked: &Parameters, report: &Report) -> anyhow::Result<()> {
     match asked.get("scenario") {
         Some("hello") => hello::run(report),
+        Some("edu") => edu::run(report),
         Some("sva") => sva::run(report),
         Some("accel-config") => accel_config::run(report),
         Some("pair") => pair::run(asked, report),
