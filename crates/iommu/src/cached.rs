@@ -64,7 +64,7 @@ pub enum Ats {
 /// §9.3: TT).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceTlb {
-    /// Requests for translations and with translated addresses are refused with 44h.
+    /// Requests for translations and with translated addresses are refused with 44h, in legacy mode with Dh.
     Blocked,
     /// It may.
     #[default]

@@ -120,7 +120,9 @@ impl Request {
         supervisor: SupervisorRequests,
     ) -> Option<FaultReason> {
         let privileged = self.tag.is_some() && self.access.contains(Access::PRIVILEGED);
-        if (self.ats, device_tlb) == (Ats::On, DeviceTlb::Blocked) {
+        if (self.ats, device_tlb) == (Ats::On, DeviceTlb::Blocked)
+            && !walk::is_interrupt(self.at, self.prefix())
+        {
             Some(FaultReason::DeviceTlbDisabled)
         } else if privileged && supervisor == SupervisorRequests::Refused {
             // A request to execute ends in SPT.5 before, where there is no first stage.

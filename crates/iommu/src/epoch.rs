@@ -1,12 +1,12 @@
 //! How an invalidation waits for accesses in flight.
 //!
 //! A port announces an access in its slot, then reads the generation of the tag. An invalidation
-//! advances the generation, then reads the slots. All four are sequentially consistent, so either the
+//! advances the generation, then reads the slots. One of them sees what the other did first, so either the
 //! access sees the new generation, or the invalidation sees the access and waits for its end. An
 //! announcement may stand for several accesses, each of which reads the generation: it is one piece
 //! of work then.
 //!
-//! That needs a fence in each announcement. A port that has announced often, with no invalidation meanwhile, leaves
+//! That needs a fence in each announcement. A port that has announced often with one leaves
 //! it out and says so: it has become quiet. An invalidation that meets a quiet port makes it announce aloud again,
 //! and has the fence run in its place, by the kernel ([`barrier`]).
 

@@ -8,7 +8,7 @@ use crate::audit::{Audit, Origin};
 use crate::entry::{FaultProcessing, User};
 use crate::error::{TagName, locked};
 use crate::owners::SliceOwners;
-use crate::{Ats, Fault, FaultReason, LookedUp, Sink};
+use crate::{Ats, Fault, FaultReason, LookedUp, MayWait, Sink};
 
 /// How many faults without a tenant to tell the host remembers of each function.
 const HOST_LOG_LEN: usize = 64;
@@ -71,10 +71,9 @@ impl Addressee {
 }
 
 impl Addressee {
-    /// Has the tenant look for an entry of a tag that has none.
-    pub(crate) fn look_up(&self) -> LookedUp {
+    fn look_up(&self) -> LookedUp {
         match self {
-            Self::Tenant { sink, bdf, pasid } => sink.look_up(*bdf, *pasid),
+            Self::Tenant { sink, bdf, pasid } => sink.look_up(*bdf, *pasid, MayWait::No),
             Self::Nobody | Self::Host => LookedUp::Nothing,
         }
     }
@@ -127,6 +126,19 @@ impl Faults {
     /// Takes the default sink out, for the caller to drop where it holds no lock.
     pub(crate) fn take_default_sink(&self) -> Option<DefaultSink> {
         locked(&self.default_sink).take()
+    }
+
+    /// Has those whose tag it may be look for the entry that it lacks: the owner of the function, or on a shared
+    /// one each device that may use the PASID. To be called with no lock held and no access in flight.
+    pub(crate) fn look_up(&self, tag: Option<PasidTag>) -> LookedUp {
+        let is_owned = locked(&self.default_sink).is_some();
+        let asked = match tag {
+            Some(tag) if !is_owned => self.slice_owners.addressees(tag),
+            _ => vec![self.addressee_of_unbound(tag)],
+        };
+        let found = asked.iter().map(Addressee::look_up);
+        let mut found = found.filter(|found| *found != LookedUp::Nothing);
+        found.next().unwrap_or(LookedUp::Nothing)
     }
 
     /// Who is told of faults of a tag that nothing is bound to.

@@ -267,8 +267,9 @@ impl Function {
     ) -> Result<(), IommuError> {
         let holder = present.tenant();
         let alone = present.others.is_empty() && present.active.binding.user == binding.user;
-        let same_space = present.active.binding.space == binding.space;
-        if holder == tenant && (alone || same_space) {
+        let of = |binding: &Binding| (binding.space, binding.device_tlb, binding.supervisor);
+        let same = of(&present.active.binding) == of(binding);
+        if holder == tenant && (alone || same) {
             return Ok(());
         }
         let (bdf, tag) = (self.bdf, TagName(tag));

@@ -13,8 +13,8 @@
 //!   which invalidations advance. What is stale stays until it is invalidated, and no longer. An
 //!   invalidation, unbind or release returns when accesses in flight that used the old state have
 //!   ended.
-//!   What a function with ATS asked for is its own TLB, which device-TLB invalidations reach and others do
-//!   not ([`Ats`], [`Cached`]).
+//! - **Device TLBs** are what ports cache of functions with ATS ([`Ats`]): device-TLB invalidations reach it,
+//!   and those of the unit's own caches do not ([`Cached`]).
 //! - **Misses** of a tag that nothing is bound to are put to its owner once, who may know of an entry by now
 //!   ([`Sink::look_up`]).
 //! - **Faults and page requests** go to the [`Sink`] of the binding, in the guest's names. Faults of a
@@ -66,8 +66,8 @@ pub use owners::SliceOwner;
 pub use port::{DmaError, DmaPort, OnMiss, Partial, PieceOfWork, Privilege, Requester, Side};
 pub use reason::FaultReason;
 pub use report::{
-    Fault, GroupIndex, LookedUp, PageRequest, PageResponse, PageWaiter, PlaceInGroup, QueueFull,
-    Sink,
+    Fault, GroupIndex, LookedUp, MayWait, PageRequest, PageResponse, PageWaiter, PlaceInGroup,
+    QueueFull, Sink,
 };
 pub use space::{
     AccessedDirty, ExecuteRequests, ExtendedAccessed, FirstStage, Levels, NoExecute, PageWalkSnoop,

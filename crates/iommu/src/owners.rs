@@ -59,8 +59,16 @@ impl SliceOwners {
     /// Who is told of faults of a tag of a shared function, where it is one of an owner's. Of a PASID
     /// that several devices of one tenant may use, the first of them: a request does not say more.
     pub(crate) fn addressee(&self, tag: PasidTag) -> Option<Addressee> {
-        let pasid = HostPasid::new(tag.get()).ok()?;
+        self.addressees(tag).into_iter().next()
+    }
+
+    /// All of them.
+    pub(crate) fn addressees(&self, tag: PasidTag) -> Vec<Addressee> {
+        let Ok(pasid) = HostPasid::new(tag.get()) else {
+            return Vec::new();
+        };
         let owners = locked(&self.owners);
-        owners.iter().find_map(|owner| owner.addressee(pasid))
+        let of_pasid = owners.iter().filter_map(|owner| owner.addressee(pasid));
+        of_pasid.collect()
     }
 }

@@ -112,6 +112,15 @@ pub enum DmaError {
         /// What was wanted there.
         access: Access,
     },
+    /// Nothing is bound to the tag, and the tenant's unit, which may know of an entry, is at work: the access is to
+    /// be made again in a while. Nothing was recorded.
+    #[error("{access} at {at} is to be made again: the tenant's unit is at work")]
+    Later {
+        /// The first address that was not reached.
+        at: Iova,
+        /// What was wanted there.
+        access: Access,
+    },
 }
 
 impl DmaError {
@@ -119,7 +128,7 @@ impl DmaError {
     #[must_use]
     pub const fn at(&self) -> Iova {
         match self {
-            Self::Faulted { at, .. } | Self::NotPresent { at, .. } => *at,
+            Self::Faulted { at, .. } | Self::NotPresent { at, .. } | Self::Later { at, .. } => *at,
         }
     }
 }
@@ -335,10 +344,11 @@ impl Job {
             drop(in_flight);
             if let Some(blocked) = blocked {
                 presence.leave();
-                if search.finds_entry(&blocked) {
-                    continue;
+                match search.entry(function, &blocked) {
+                    LookedUp::Bound => continue,
+                    LookedUp::Later => return Err(blocked.later()),
+                    LookedUp::Nothing => return Err(conclude(function, self.by, *blocked)),
                 }
-                return Err(conclude(function, self.by, *blocked));
             }
         }
         Ok(())
@@ -400,13 +410,13 @@ enum Search {
 impl Search {
     /// Has the tenant's unit look for the entry that a request lacks. Nothing is in flight.
     #[cold]
-    fn finds_entry(&mut self, blocked: &Blocked) -> bool {
+    fn entry(&mut self, function: &Function, blocked: &Blocked) -> LookedUp {
         let lacks_entry = blocked.fault.reason == FaultReason::PasidEntryNotPresent;
         if *self == Self::Over || !lacks_entry {
-            return false;
+            return LookedUp::Nothing;
         }
         *self = Self::Over;
-        blocked.addressee.look_up() == LookedUp::Bound
+        function.faults.look_up(blocked.fault.tag)
     }
 }
 
@@ -422,9 +432,6 @@ fn past_the_end(function: &Function, tag: Option<PasidTag>, access: Access) -> B
 }
 
 /// Tells of a request that was refused, once nothing is in flight.
-///
-/// A request for a translation is answered with none where the guest can make it succeed: that is no fault
-/// (VT-d §7.1.3, §4.2.2), whatever the device makes of it.
 #[cold]
 #[inline(never)]
 fn conclude(function: &Function, by: Requester, blocked: Blocked) -> DmaError {
@@ -437,12 +444,8 @@ fn conclude(function: &Function, by: Requester, blocked: Blocked) -> DmaError {
     let HostFault {
         at, access, reason, ..
     } = fault;
-    match (mend, by.on_miss, by.ats) {
-        (Mend::ByPageRequest, OnMiss::Ask, _) => return DmaError::NotPresent { at, access },
-        (Mend::ByPageRequest, OnMiss::Fault, Ats::On) => {
-            return DmaError::Faulted { reason, at, access };
-        }
-        _ => {}
+    if (by.on_miss, mend) == (OnMiss::Ask, Mend::ByPageRequest) {
+        return DmaError::NotPresent { at, access };
     }
     function
         .faults

@@ -89,6 +89,17 @@ pub enum LookedUp {
     Nothing,
     /// It is bound: the request is made again, once.
     Bound,
+    /// Only where the caller may not wait: it cannot be said now.
+    Later,
+}
+
+/// Whether who asks for an entry may wait for what the tenant itself is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MayWait {
+    /// It is the tenant's own thread.
+    Yes,
+    /// It has others to serve.
+    No,
 }
 
 /// Where a tenant's faults and page requests go: its unit.
@@ -96,13 +107,14 @@ pub enum LookedUp {
 /// Called from the thread that made the access, never while the platform holds a lock or counts the
 /// access as in flight; so a sink may call back into the platform, invalidation included.
 pub trait Sink: Send + Sync {
-    /// A request was refused.
+    /// A request was refused. Of a request for a translation that is told, too, where it is an answer and no
+    /// fault to the guest (VT-d §7.1.2): who is told knows.
     fn fault(&self, fault: Fault);
 
     /// A request found nothing bound to its tag, and is about to be refused. Who is not told of new entries
     /// looks for one now, and binds it, as hardware that does not cache entries which are not present
-    /// (VT-d §6.1).
-    fn look_up(&self, _bdf: Bdf, _pasid: Option<GuestPasid>) -> LookedUp {
+    /// (VT-d §6.1). Who may not wait, as engines that serve others too, is told to come again.
+    fn look_up(&self, _bdf: Bdf, _pasid: Option<GuestPasid>, _wait: MayWait) -> LookedUp {
         LookedUp::Nothing
     }
 

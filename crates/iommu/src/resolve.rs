@@ -1,12 +1,12 @@
 use palisade_memory::{MemoryError, Snapshot};
 use palisade_units::{Access, Gpa, Iova, PasidTag};
 
-use crate::FaultReason;
 use crate::audit::Origin;
 use crate::entry::User;
 use crate::faults::{Addressee, HostFault};
 use crate::function::Function;
 use crate::walk::{Marked, Mend, Refusal, TableError, Tables};
+use crate::{DmaError, FaultReason};
 
 impl Tables for Snapshot {
     fn load(&self, at: Gpa) -> Result<u64, TableError> {
@@ -28,6 +28,14 @@ pub(crate) struct Blocked {
     pub(crate) mend: Mend,
     pub(crate) origin: Origin,
     pub(crate) addressee: Addressee,
+}
+
+impl Blocked {
+    /// It is to be made again.
+    pub(crate) fn later(&self) -> DmaError {
+        let HostFault { at, access, .. } = self.fault;
+        DmaError::Later { at, access }
+    }
 }
 
 impl Function {

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use palisade_dsa::{EntryPoint, Identity, PasidPolicy, PasidRefused};
-use palisade_iommu::PasidEnable;
+use palisade_iommu::{Cached, PasidEnable};
 use palisade_units::{Bdf, GuestPasid};
-use palisade_vfio::Container;
+use palisade_vfio::{Container, GuestScope};
 
 use crate::{Forwarded, ForwardedLog};
 
@@ -51,4 +51,9 @@ impl PasidPolicy for Mediation {
 
     /// The slice's own bit decides what its registers take; the parent's capability serves other tenants too.
     fn set_pasid_enabled(&self, _enable: PasidEnable) {}
+
+    fn forget_translations(&self) {
+        self.container
+            .invalidate(self.guest_bdf, GuestScope::All, Cached::InDevices);
+    }
 }

@@ -4,7 +4,6 @@
 //! side moves whole words, so that a 64-bit entry is never seen or left half written; longer ones
 //! are the platform's `memcpy`, and may tear as a device's burst may.
 
-use std::ops::RangeInclusive;
 use std::ptr;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -88,10 +87,6 @@ pub(crate) unsafe fn to_shared(private: *const u8, shared: *mut u8, len: usize) 
     }
 }
 
-/// For how many bytes the wide copy is the faster one. Longer copies wait for memory, and for nothing that
-/// comes before or after them.
-const WIDE_BYTES: RangeInclusive<usize> = 512..=8 << 10;
-
 /// Copies `len` bytes within shared memory, as if by way of a buffer. May tear, as a device's burst may.
 ///
 /// # Safety
@@ -100,7 +95,7 @@ const WIDE_BYTES: RangeInclusive<usize> = 512..=8 << 10;
 #[inline]
 pub(crate) unsafe fn between_shared(from: *const u8, to: *mut u8, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    if WIDE_BYTES.contains(&len) && wide::suits(from, to, len) {
+    if wide::suits(from, to, len) {
         // SAFETY: 1. As the caller promises (1, 2). 2. The processor has the instructions, and the ranges
         // lie so that ascending order does (`suits`).
         unsafe { wide::copy(from, to, len) };
@@ -119,16 +114,22 @@ pub(crate) unsafe fn between_shared(from: *const u8, to: *mut u8, len: usize) {
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod wide {
     use std::arch::x86_64::{__m512i, _mm512_loadu_si512, _mm512_storeu_si512};
+    use std::ops::RangeInclusive;
     use std::ptr;
 
+    /// For how many bytes it is the faster one. Longer copies wait for memory, and for nothing that comes before
+    /// or after them.
+    const BYTES: RangeInclusive<usize> = 512..=8 << 10;
     const REGISTER_BYTES: usize = 64;
     const TURN_BYTES: usize = 4 * REGISTER_BYTES;
 
-    /// Whether the processor can, at full speed (those before Ice Lake, which lack this extension, clock
+    /// Whether it is worth while, and the processor can, at full speed (those before Ice Lake, which lack this extension, clock
     /// down for wide registers), and may begin at the low end.
     #[inline]
     pub(super) fn suits(from: *const u8, to: *mut u8, len: usize) -> bool {
-        to.addr().wrapping_sub(from.addr()) >= len && is_x86_feature_detected!("avx512vbmi2")
+        BYTES.contains(&len)
+            && to.addr().wrapping_sub(from.addr()) >= len
+            && is_x86_feature_detected!("avx512vbmi2")
     }
 
     /// # Safety

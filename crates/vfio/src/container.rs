@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use palisade_ioasid::{Hold, IoasidError, PasidSet};
-use palisade_iommu::{Claim, FunctionHandle, LookedUp, Sharing, Sink, Space, UserId};
+use palisade_iommu::{Claim, FunctionHandle, LookedUp, MayWait, Sharing, Sink, Space, UserId};
 use palisade_memory::GuestMemory;
 use palisade_units::{Bdf, GuestPasid, HostPasid, PasidTag};
 
@@ -126,7 +126,11 @@ impl Container {
         self.inner.endpoint(guest_bdf)?;
         match self.inner.set.find_guest(guest) {
             Err(IoasidError::GuestNotFound { .. })
-                if self.inner.outlet.look_up(guest_bdf, Some(guest)) == LookedUp::Bound => {}
+                if self
+                    .inner
+                    .outlet
+                    .look_up(guest_bdf, Some(guest), MayWait::Yes)
+                    == LookedUp::Bound => {}
             found => return Ok(found?),
         }
         Ok(self.inner.set.find_guest(guest)?)

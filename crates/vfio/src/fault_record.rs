@@ -91,7 +91,11 @@ impl FaultRecord {
                     at,
                     access: access(permissions)?,
                     reason: FaultReason::from_code(code)?,
-                    ats: if ats == 0 { Ats::Off } else { Ats::On },
+                    ats: match ats {
+                        0 => Ats::Off,
+                        1 => Ats::On,
+                        _ => return None,
+                    },
                 }))
             }
             KIND_PAGE_REQUEST => {

@@ -1,6 +1,6 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use palisade_iommu::{Fault, LookedUp, PageRequest, QueueFull, Sink};
+use palisade_iommu::{Fault, LookedUp, MayWait, PageRequest, QueueFull, Sink};
 use palisade_units::{Bdf, GuestPasid};
 
 /// Where the platform sends a tenant's faults and page requests: on to the tenant's unit, if it is
@@ -28,9 +28,9 @@ impl Sink for Outlet {
         }
     }
 
-    fn look_up(&self, bdf: Bdf, pasid: Option<GuestPasid>) -> LookedUp {
+    fn look_up(&self, bdf: Bdf, pasid: Option<GuestPasid>, wait: MayWait) -> LookedUp {
         self.unit()
-            .map_or(LookedUp::Nothing, |unit| unit.look_up(bdf, pasid))
+            .map_or(LookedUp::Nothing, |unit| unit.look_up(bdf, pasid, wait))
     }
 
     fn page_request(&self, request: PageRequest) -> Result<(), QueueFull> {

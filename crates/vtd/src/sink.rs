@@ -2,7 +2,7 @@
 //! guest's names. Called by engines while the guest works on the registers.
 
 use palisade_iommu::{
-    Ats, Fault, FaultProcessing, FaultReason, LookedUp, PageRequest, QueueFull, Sink,
+    Ats, Fault, FaultProcessing, FaultReason, LookedUp, MayWait, PageRequest, QueueFull, Sink,
 };
 use palisade_units::{Access, Bdf, GuestPasid};
 
@@ -31,14 +31,18 @@ impl Sink for Unit {
         let TranslationState::On(root) = translation else {
             return;
         };
+        // The unit answers that such an address is not translated, so that the request is untranslated after
+        // all (VT-d §7.1.3: S.1).
+        let asks = fault.ats == Ats::On && !is_interrupt_address(&fault);
+        // Nor is one where nothing that it says could make the answer to a request for a translation a fault.
+        if asks && !depends_on_tables(fault.reason) && code(fault.reason).is_an_answer_to_ats() {
+            return;
+        }
         let named = name(Tables::new(&self.memory, root), &fault);
         // Only a fault that software wants to hear of may find the records full (VT-d §7.1, §7.2.1).
         if named.processing == FaultProcessing::Disabled {
             return;
         }
-        // The unit answers that such an address is not translated, so that the request is untranslated after
-        // all (VT-d §7.1.3: S.1).
-        let asks = fault.ats == Ats::On && !is_interrupt_address(&fault);
         if asks && named.code.is_an_answer_to_ats() {
             return;
         }
@@ -57,8 +61,8 @@ impl Sink for Unit {
         self.send(message);
     }
 
-    fn look_up(&self, function: Bdf, pasid: Option<GuestPasid>) -> LookedUp {
-        self.look_up_entry(function, pasid)
+    fn look_up(&self, function: Bdf, pasid: Option<GuestPasid>, wait: MayWait) -> LookedUp {
+        self.look_up_entry(function, pasid, wait)
     }
 
     fn page_request(&self, request: PageRequest) -> Result<(), QueueFull> {
@@ -133,6 +137,17 @@ fn name(tables: Tables<'_>, fault: &Fault) -> TableFault {
         }
         _ => as_reported,
     }
+}
+
+/// Whether which fault it is stands in the guest's tables.
+fn depends_on_tables(reason: FaultReason) -> bool {
+    matches!(
+        reason,
+        FaultReason::DeviceTlbDisabled
+            | FaultReason::PasidEntryNotPresent
+            | FaultReason::PasidDisabled
+            | FaultReason::PasidTooLarge
+    )
 }
 
 /// Whether a request without a PASID is to FEEx_xxxxh (VT-d §3.14).

@@ -4,7 +4,7 @@
 //! container alone knows what is bound. One PASID costs a few reads for each function; everything costs
 //! what is present.
 
-use palisade_iommu::{Cached, IommuError, LookedUp, Space};
+use palisade_iommu::{Cached, IommuError, LookedUp, MayWait, Space};
 use palisade_units::{Bdf, GuestPasid};
 use palisade_vfio::{GuestScope, SpaceKey, Terms, VfioError};
 
@@ -21,6 +21,7 @@ mod domains;
 mod pending;
 
 pub(crate) use domains::Domains;
+use domains::Noted;
 pub(crate) use pending::{CacheScope, Pending, TableScope};
 
 /// What a container call costs of the budget, where reading a page of a table costs one.
@@ -55,8 +56,12 @@ impl Unit {
                 }
             }
         }
+        // What a function asks for anew is not to come from what the unit is about to forget (VT-d §6.5.2.12).
+        let (of_devices, of_unit): (Vec<_>, Vec<_>) = caches
+            .into_iter()
+            .partition(|(_, cached)| *cached == Cached::InDevices);
         let mut done = Vec::new();
-        for (scope, cached) in caches {
+        for (scope, cached) in of_unit.into_iter().chain(of_devices) {
             self.invalidate(scope, cached, &mut done, budget);
         }
     }
@@ -199,11 +204,23 @@ impl Unit {
 
     /// Looks for the entry of a request that found none bound. In caching mode there is nothing to look for:
     /// that there is none is cached, until software tells otherwise.
-    pub(crate) fn look_up_entry(&self, function: Bdf, pasid: Option<GuestPasid>) -> LookedUp {
+    pub(crate) fn look_up_entry(
+        &self,
+        function: Bdf,
+        pasid: Option<GuestPasid>,
+        wait: MayWait,
+    ) -> LookedUp {
         if self.registers().config().caching_mode == CachingMode::On {
             return LookedUp::Nothing;
         }
-        let _work = self.work();
+        // An engine has other tenants to serve while this one's guest keeps its unit at work.
+        let work = match wait {
+            MayWait::Yes => Some(self.work()),
+            MayWait::No => self.work_now(),
+        };
+        let Some(_work) = work else {
+            return LookedUp::Later;
+        };
         let Some(tables) = self.tables() else {
             return LookedUp::Nothing;
         };
@@ -265,7 +282,12 @@ impl Unit {
 
     fn bind(&self, function: Bdf, key: SpaceKey, found: Found) -> Result<(), VfioError> {
         self.container.bind(function, key, found.terms())?;
-        self.domains.note(function, key, found.domain);
+        // What is cached under the old domain is not what invalidations of the new one name, nor the other way round.
+        if self.domains.note(function, key, found.domain) == Noted::Moved {
+            let everything = GuestScope::Key(key);
+            self.container
+                .invalidate(function, everything, Cached::Everywhere);
+        }
         Ok(())
     }
 

@@ -75,15 +75,22 @@ impl Engine {
             on_miss,
             ..Requester::new(job.pasid.map(PasidTag::of_exclusive_owner))
         };
-        let copied = self
-            .port
-            .copy(by, job.source, by, job.destination, job.left_bytes);
-        let done_bytes = copied.map_or_else(|stop| stop.done_bytes, |()| job.left_bytes);
-        job.advance(done_bytes);
-        match copied.map_err(|stop| stop.error) {
+        let copied = loop {
+            let copied = self
+                .port
+                .copy(by, job.source, by, job.destination, job.left_bytes);
+            let done_bytes = copied.map_or_else(|stop| stop.done_bytes, |()| job.left_bytes);
+            job.advance(done_bytes);
+            match copied.map_err(|stop| stop.error) {
+                // The unit is at work. This engine has nobody else to serve meanwhile.
+                Err(DmaError::Later { .. }) => std::thread::yield_now(),
+                ended => break ended,
+            }
+        };
+        match copied {
             Ok(()) => self.end(job, Outcome::Done, job.source),
-            Err(DmaError::Faulted { at, .. }) => self.end(job, Outcome::Faulted, at),
             Err(DmaError::NotPresent { at, access }) => self.ask(by, job, at, access),
+            Err(error) => self.end(job, Outcome::Faulted, error.at()),
         }
     }
 

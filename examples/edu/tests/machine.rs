@@ -18,7 +18,7 @@ use palisade_host::host::{OwnHost, OwnMachine};
 use palisade_pci::Bar;
 use palisade_units::{Bdf, GuestPasid, Iova, PageSize};
 use palisade_vfio_user::Region;
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::os::fd::AsFd;
 
 const EDU: Bdf = Bdf::new(0, 0x11, 0);
@@ -136,6 +136,10 @@ fn r76_a_guests_process_has_its_memory_copied_and_its_pages_brought_in() {
     assert_eq!(ended, reg::Outcome::Done as u32);
     assert_eq!(&machine.seen(pasid, DESTINATION), TEXT);
     assert!(machine.kernel.requests().served >= 1);
+    // The end can be read of the registers before the interrupt has come.
+    let mut wanted = [PollFd::new(&interrupt, PollFlags::IN)];
+    let limit = Timespec::try_from(LIMIT).unwrap();
+    assert_eq!(poll(&mut wanted, Some(&limit)), Ok(1));
     let mut count = [0; 8];
     rustix::io::read(&interrupt, &mut count).unwrap();
     assert_eq!(u64::from_ne_bytes(count), 1);

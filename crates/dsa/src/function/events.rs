@@ -75,8 +75,10 @@ impl Events {
         self.page_requests.store(switch.is_on(), Ordering::Release);
     }
 
-    pub(super) fn set_ats(&self, switch: Switch) {
-        self.ats.store(switch.is_on(), Ordering::Release);
+    /// Says whether it was otherwise before.
+    pub(super) fn set_ats(&self, switch: Switch) -> bool {
+        let before = self.ats.swap(switch.is_on(), Ordering::AcqRel);
+        before != switch.is_on()
     }
 
     pub(super) fn cause(&self) -> u32 {

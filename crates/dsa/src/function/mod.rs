@@ -178,7 +178,9 @@ impl<P: PasidPolicy> DsaFunction<P> {
             let ats = switch(config.ats_enabled());
             (config.pasid_enabled(), ats, switch(config.pri_enabled()))
         };
-        self.events.set_ats(ats);
+        if self.events.set_ats(ats) {
+            self.policy.forget_translations();
+        }
         self.events.set_page_requests(pri);
         if pasid != before.is_on() {
             let enable = if pasid {

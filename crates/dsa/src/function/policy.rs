@@ -1,4 +1,4 @@
-use palisade_iommu::{FunctionHandle, PasidEnable};
+use palisade_iommu::{Cached, FunctionHandle, PasidEnable, Scope};
 use palisade_units::{GuestPasid, PasidTag};
 
 use crate::Identity;
@@ -33,6 +33,10 @@ pub trait PasidPolicy: Send + Sync {
 
     /// The driver turned the function's PASID capability on or off.
     fn set_pasid_enabled(&self, enable: PasidEnable);
+
+    /// The driver turned ATS on or off: the function's own TLB is empty then (PCIe 10.5.1.3). What it kept
+    /// is used by nobody when this returns.
+    fn forget_translations(&self);
 }
 
 /// The policy of a function whose one owner has all of it: PASIDs go through as they are, and the
@@ -63,5 +67,9 @@ impl PasidPolicy for Direct {
 
     fn set_pasid_enabled(&self, enable: PasidEnable) {
         self.function.set_pasid_enabled(enable);
+    }
+
+    fn forget_translations(&self) {
+        self.function.invalidate(Scope::All, Cached::InDevices);
     }
 }

@@ -98,6 +98,7 @@ impl From<DmaError> for Stop {
     fn from(error: DmaError) -> Self {
         match error {
             DmaError::NotPresent { at, access } => Self::Blocked(Blocked { at, access }),
+            DmaError::Later { .. } => Self::TurnOver,
             DmaError::Faulted { at, access, .. } => Self::Faulted(Blocked { at, access }),
         }
     }

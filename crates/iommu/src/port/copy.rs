@@ -2,6 +2,7 @@ use palisade_memory::MemoryError;
 use palisade_units::{Access, Iova, PAGE_BYTES};
 
 use super::{CHUNK_BYTES, DmaError, DmaPort, Job, Requester, Search, conclude};
+use crate::LookedUp;
 use crate::caches::Caches;
 use crate::tlb::{Found, Key};
 
@@ -107,7 +108,7 @@ impl DmaPort {
         } = self;
         let len_bytes = read.len_bytes;
         let mut done = 0;
-        let mut search = Search::Possible;
+        let mut searches = [Search::Possible; 2];
         while done < len_bytes {
             let goal = len_bytes.min(done.saturating_add(CHUNK_BYTES));
             let in_flight = presence.enter(goal - done);
@@ -156,14 +157,16 @@ impl DmaPort {
             drop(in_flight);
             if let Some((blocked, side)) = blocked {
                 presence.leave();
-                if search.finds_entry(&blocked) {
-                    continue;
-                }
-                let by = match side {
-                    Side::Source => read.by,
-                    Side::Destination => write.by,
+                let [of_source, of_destination] = &mut searches;
+                let (by, search) = match side {
+                    Side::Source => (read.by, of_source),
+                    Side::Destination => (write.by, of_destination),
                 };
-                let error = conclude(function, by, *blocked);
+                let error = match search.entry(function, &blocked) {
+                    LookedUp::Bound => continue,
+                    LookedUp::Later => blocked.later(),
+                    LookedUp::Nothing => conclude(function, by, *blocked),
+                };
                 return Err(Partial {
                     done_bytes: done,
                     error,

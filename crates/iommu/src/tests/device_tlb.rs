@@ -149,9 +149,10 @@ fn a_function_that_may_have_no_tlb_gets_no_translation() {
     assert_eq!(refused(read_by(&mut port, by_ats(tag(1)), AT)), refusal);
 }
 
-/// A translation that the guest can still make is no fault, whether the function asks for the page or not.
+/// Whether a translation that the guest can still make is a fault is for its unit to say, so that it is told which
+/// kind of request it was. The operator hears of both.
 #[test]
-fn a_missing_page_is_no_fault_of_a_request_for_a_translation() {
+fn r79_a_missing_page_is_told_of_with_the_kind_of_the_request() {
     let tenant = Tenant::alone();
     let function = function(&Iommu::new());
     let _claim = tenant.own(&function);
@@ -162,7 +163,16 @@ fn a_missing_page_is_no_fault_of_a_request_for_a_translation() {
     let mut port = function.port();
     let reason = refused(read_by(&mut port, by_ats(tag(1)), AT));
     assert_eq!(reason, FaultReason::FirstStageNotPresent);
-    assert_eq!((tenant.sink.faults(), function.faults()), (vec![], 0));
     read(&mut port, tag(1), AT).unwrap_err();
-    assert_eq!((tenant.sink.faults().len(), function.faults()), (1, 1));
+    let kinds: Vec<_> = tenant.sink.faults().iter().map(|fault| fault.ats).collect();
+    assert_eq!(kinds, [Ats::On, Ats::Off]);
+    assert_eq!(function.faults(), 2);
+    // Who asks for the page has no fault.
+    let asks = Requester {
+        on_miss: OnMiss::Ask,
+        ..by_ats(tag(1))
+    };
+    let missed = read_by(&mut port, asks, AT);
+    assert!(matches!(missed, Err(DmaError::NotPresent { .. })));
+    assert_eq!(function.faults(), 2);
 }

@@ -85,7 +85,7 @@ fn register(offset: u64) -> Option<&'static Register> {
 }
 
 impl Registers {
-    /// Where the virtual command registers stand, if they are there.
+    /// How the unit was made.
     pub(crate) fn config(&self) -> UnitConfig {
         self.config
     }

@@ -11,9 +11,21 @@ use crate::spec::DomainId;
 #[derive(Default)]
 pub(crate) struct Domains(Mutex<BTreeMap<(Bdf, SpaceKey), DomainId>>);
 
+/// Where an entry was before it was noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Noted {
+    /// In the same domain, or nowhere.
+    Here,
+    /// In another one.
+    Moved,
+}
+
 impl Domains {
-    pub(super) fn note(&self, function: Bdf, key: SpaceKey, domain: DomainId) {
-        self.with(|domains| domains.insert((function, key), domain));
+    pub(super) fn note(&self, function: Bdf, key: SpaceKey, domain: DomainId) -> Noted {
+        match self.with(|domains| domains.insert((function, key), domain)) {
+            Some(before) if before != domain => Noted::Moved,
+            _ => Noted::Here,
+        }
     }
 
     pub(super) fn forget(&self, function: Bdf, key: SpaceKey) {

@@ -180,6 +180,31 @@ fn r40_a_pasid_cache_invalidation_finds_the_entries_that_it_names() {
     assert_eq!(told(PasidCacheScope::Global), [new, new]);
 }
 
+/// What an entry has cached goes when the entry moves to another domain: an invalidation that names the old one
+/// finds it there no more, and one that names the new one is not owed.
+#[test]
+fn r40_r41_nothing_cached_outlives_a_move_to_another_domain() {
+    use crate::spec::descriptor::PasidIotlbScope;
+
+    let mut rig = Rig::booted();
+    let space = Space::with_page(&mut rig, AT, 0x600d);
+    rig.bind(pasid(1), &space);
+    let mut port = rig.port();
+    let mut read = || port.read(Rig::asking(pasid(1)), AT, &mut [0; 8]);
+    assert_eq!(read(), Ok(()));
+    let flags = FirstStageFlags::empty();
+    let other = DomainId::new(9);
+    let moved = PasidEntry::first_stage(space.root, PagingMode::FourLevel, other, flags);
+    rig.set_entry(pasid(1), moved);
+    space.unmap(&rig, AT);
+    assert_eq!(read(), Ok(()), "nobody was told");
+    rig.submit(&[
+        InvDescriptor::pasid_cache(PasidCacheScope::Pasid(DOMAIN, pasid(1))),
+        InvDescriptor::pasid_iotlb(DOMAIN, pasid(1), PasidIotlbScope::All),
+    ]);
+    assert!(read().is_err());
+}
+
 #[test]
 fn r40_a_context_invalidation_finds_the_functions_that_it_names() {
     use crate::spec::descriptor::ContextScope;

@@ -1,6 +1,6 @@
 //! A unit that is not told of new entries (VT-d §6.1: CM clear).
 
-use palisade_iommu::{PasidSupport, Sharing};
+use palisade_iommu::{DmaError, PasidSupport, Requester, Sharing};
 use palisade_units::{Bdf, HostPasid, Iova};
 use palisade_vfio::SpaceKey;
 
@@ -111,4 +111,44 @@ fn r19_mediation_finds_the_entry_that_a_number_needs() {
     let host: Result<HostPasid, i32> = translated(&rig, 1);
     assert!(host.is_ok());
     assert_eq!(translated(&rig, 2), Err(2), "others are none of its");
+}
+
+/// Engines serve other tenants too, and do not wait for what this one's guest has its unit do.
+#[test]
+fn r67_a_request_is_made_again_where_the_unit_is_at_work() {
+    let mut rig = without();
+    let space = Space::with_page(&mut rig, AT, 0x600d);
+    rig.set_entry(pasid(1), first_stage(&space));
+    let work = rig.unit.work();
+    let read = rig.read(Some(pasid(1)), AT);
+    assert!(
+        matches!(read, Err(DmaError::Later { at: AT, .. })),
+        "{read:?}"
+    );
+    drop(work);
+    assert_eq!(rig.read32(reg::FSTS), 0, "no fault");
+    assert_eq!(rig.read(Some(pasid(1)), AT), Ok(0x600d));
+}
+
+/// Of two slices on one parent, the second may be the one whose entry a request lacks.
+#[test]
+fn r41_each_slice_that_may_use_a_pasid_is_asked_for_its_entry() {
+    let mut rig = without();
+    let slices = [0x12, 0x13].map(|device| Bdf::new(0, device, 0));
+    let parent = rig
+        .iommu
+        .add_function(Bdf::new(0x6b, 0, 0), PasidSupport::Width(20))
+        .unwrap();
+    for slice in slices {
+        rig.attach(slice, parent.clone(), Sharing::Mediated);
+    }
+    // The number is known by another function; of the slices the second alone has a context entry.
+    let space = Space::with_page(&mut rig, AT, 0x600d);
+    rig.bind(pasid(1), &space);
+    rig.set_context(slices[1], all_flags());
+    let hold = rig.container.translate(FUNCTION, pasid(1)).unwrap();
+    let by = Requester::new(Some(hold.pasid().into()));
+    let mut bytes = [0; 8];
+    assert_eq!(parent.port().read(by, AT, &mut bytes), Ok(()));
+    assert_eq!(u64::from_le_bytes(bytes), 0x600d);
 }

@@ -66,3 +66,32 @@ fn r41_with_ats_off_no_queue_keeps_translations() {
     assert_eq!(copies_after(Cached::InUnit, 0), [2, 2]);
     assert_eq!(copies_after(Cached::InDevices, 0), [1, 1]);
 }
+
+/// What the function kept before ATS was turned off is not there when it is turned on again (PCIe 10.5.1.3).
+#[test]
+fn r41_a_function_that_is_given_ats_again_has_kept_nothing() {
+    let host = Host::new();
+    let process = host.process(5);
+    for at in [FROM, TO, RECORD] {
+        process.map(at, at, 1);
+    }
+    host.write(FROM, &[1]);
+    host.write(OTHER, &[2]);
+    let driver = Driver::enabled(&host, &[dedicated(5)]);
+    driver.enable(0);
+    let mut engine = host.engine();
+    let mut copied = || {
+        let copy = Descriptor::memory_move(FROM, TO, 1).with_record(RECORD);
+        driver.submit(0, &copy);
+        run(&mut engine);
+        host.bytes(TO, 1)[0]
+    };
+    assert_eq!(copied(), 1);
+    process.map(FROM, OTHER, 1);
+    assert_eq!(copied(), 1, "stale");
+    let ats = driver.extended(extended_id::ATS, 6);
+    for control in [0, ENABLED] {
+        driver.function.config_write(ats, &control.to_le_bytes());
+    }
+    assert_eq!(copied(), 2);
+}
