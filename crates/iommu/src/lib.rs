@@ -13,7 +13,7 @@
 //!   which invalidations advance. What is stale stays until it is invalidated, and no longer. An
 //!   invalidation, unbind or release returns when accesses in flight that used the old state have
 //!   ended.
-//! - **Device TLBs** are what ports cache of functions with ATS ([`Ats`]): device-TLB invalidations reach it,
+//! - **Device TLBs** are what ports cache of functions with ATS ([`Ats`]): device-TLB invalidations reach them,
 //!   and those of the unit's own caches do not ([`Cached`]).
 //! - **Misses** of a tag that nothing is bound to are put to its owner once, who may know of an entry by now
 //!   ([`Sink::look_up`]).
