@@ -44,8 +44,9 @@ pub struct Ratio {
     peer_name: String,
     unit: Unit,
     ratio: f64,
-    goal: f64,
-    met: bool,
+    /// `None`, as whether it is met: the ratio is told for what it is.
+    goal: Option<f64>,
+    met: Option<bool>,
 }
 
 /// All that a bench has to say.
@@ -74,20 +75,42 @@ impl Report {
         &mut self,
         name: impl Into<String>,
         unit: Unit,
-        (ours, peer): (f64, f64),
+        both: (f64, f64),
         peer_name: impl Into<String>,
         goal: f64,
     ) {
+        self.push(name.into(), unit, both, peer_name.into(), Some(goal));
+    }
+
+    /// Adds a line that has no goal: medians of both sides.
+    pub fn add_without_goal(
+        &mut self,
+        name: impl Into<String>,
+        unit: Unit,
+        both: (f64, f64),
+        peer_name: impl Into<String>,
+    ) {
+        self.push(name.into(), unit, both, peer_name.into(), None);
+    }
+
+    fn push(
+        &mut self,
+        name: String,
+        unit: Unit,
+        (ours, peer): (f64, f64),
+        peer_name: String,
+        goal: Option<f64>,
+    ) {
         let ratio = unit.ratio(ours, peer);
         self.ratios.push(Ratio {
-            name: name.into(),
+            name,
             ours: rounded(ours),
             peer: rounded(peer),
-            peer_name: peer_name.into(),
+            peer_name,
             unit,
             ratio: rounded(ratio),
             goal,
-            met: ratio >= goal,
+            met: goal.map(|goal| ratio >= goal),
         });
     }
 
@@ -124,17 +147,16 @@ impl fmt::Display for Report {
             "name", "ours", "peer", "unit", "ratio", "goal", "met"
         )?;
         for line in &self.ratios {
+            let goal = line.goal.map_or("-".to_owned(), |goal| goal.to_string());
+            let met = match line.met {
+                Some(true) => "yes",
+                Some(false) => "NO",
+                None => "-",
+            };
             writeln!(
                 f,
                 "{:<36} {:>10} {:>10} {:<5} {:>8} {:>8}  {:<5} {}",
-                line.name,
-                line.ours,
-                line.peer,
-                line.unit,
-                line.ratio,
-                line.goal,
-                if line.met { "yes" } else { "NO" },
-                line.peer_name,
+                line.name, line.ours, line.peer, line.unit, line.ratio, goal, met, line.peer_name,
             )?;
         }
         Ok(())
@@ -172,7 +194,18 @@ mod tests {
         let mut report = Report::new("x", 7);
         report.add("near", Unit::Nanoseconds, (10.0, 99.9999), "peer", 10.0);
         assert_eq!(report.ratios[0].ratio, 10.0);
-        assert!(!report.ratios[0].met);
+        assert_eq!(report.ratios[0].met, Some(false));
+    }
+
+    #[test]
+    fn a_line_without_a_goal_is_neither_met_nor_unmet() {
+        let mut report = Report::new("x", 7);
+        report.add_without_goal("alone", Unit::Nanoseconds, (10.0, 20.0), "peer");
+        let document = serde_json::to_string(&report).unwrap();
+        let end = r#""ratio":2.0,"goal":null,"met":null}]}"#;
+        assert!(document.ends_with(end), "{document}");
+        let table = report.to_string();
+        assert!(!table.contains("NO") && !table.contains("yes"), "{table}");
     }
 
     #[test]
