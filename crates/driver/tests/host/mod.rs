@@ -6,11 +6,11 @@ use palisade_dsa::{
     PasidRefused, Progress, Shape,
 };
 use palisade_ioasid::{Authority, PasidSet, Quota};
-use palisade_iommu::{FunctionHandle, Iommu, PasidEnable, PasidSupport, Sharing};
+use palisade_iommu::{Cached, FunctionHandle, Iommu, PasidEnable, PasidSupport, Sharing};
 use palisade_memory::{Backing, Errno, GuestMemory, Protection};
 use palisade_pci::Function;
 use palisade_units::{Bdf, Gpa, GuestPasid, PASID_BITS, PasidTag, TenantId};
-use palisade_vfio::{Attachment, Container};
+use palisade_vfio::{Attachment, Container, GuestScope};
 use palisade_vfio_user::{ClientMemory, Connection, PeerHandle};
 use palisade_vtd::{MessageSignal, Unit, UnitConfig, VcmdLayout};
 use std::{
@@ -178,6 +178,11 @@ impl PasidPolicy for Translating {
     }
 
     fn set_pasid_enabled(&self, _enable: PasidEnable) {}
+
+    fn forget_translations(&self) {
+        self.container
+            .invalidate(self.bdf, GuestScope::All, Cached::InDevices);
+    }
 }
 
 /// The memory of a device's connection.
