@@ -80,6 +80,7 @@ impl Tree {
         for part in [
             "state/lists/partial",
             "cache/archives/partial",
+            "nothing-yet/partial",
             "log",
             "none",
         ] {
@@ -196,7 +197,12 @@ Dir::Log \"{folder}/log\";
             command.args(names).current_dir(&archives);
             command
         };
-        let listing = command::run(get().arg("--print-uris"))
+        // Without what was downloaded before, which is not listed otherwise.
+        let nothing_yet = format!(
+            "Dir::Cache::Archives={}",
+            self.folder.join("nothing-yet").display()
+        );
+        let listing = command::run(get().arg("--print-uris").args(["-o", &nothing_yet]))
             .with_context(|| format!("cannot find the packages {}", names.join(", ")))?;
         let wanted = parse_listing(&listing, &archives)?;
         ensure!(
