@@ -379,18 +379,14 @@ impl Job {
         key: Key,
         done: u64,
     ) -> Result<Found, Box<Blocked>> {
-        let Job { by, at, access, .. } = *self;
-        let Some(at) = at.checked_add(done) else {
-            return Err(past_the_end(function, by.tag, access));
+        let Some(at) = self.at.checked_add(done) else {
+            return Err(past_the_end(function, self.by.tag, self.access));
         };
-        let Requester { tag, ats, .. } = by;
-        let request = Request {
-            tag,
+        let here = Request {
             at,
-            access,
-            ats,
+            ..self.request()
         };
-        caches.find(function, key, request)
+        caches.find(function, key, here)
     }
 
     #[cold]
