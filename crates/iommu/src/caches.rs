@@ -498,7 +498,7 @@ impl Caches {
         let memory = context.memory;
         let tables = kept.snapshot(memory).ok_or(unknown)?;
         let walked = walk::walk(&context.space, tables, at, access, request.prefix())?;
-        let (page, size) = take(kept, memory, walked.leaf, access)?;
+        let (page, size) = take(kept, memory, walked.leaf, request)?;
         if walked.whole > size {
             local.share_mut(key.kind.keeper()).extent = Extent::Pieces;
         }
@@ -524,19 +524,22 @@ fn take(
     kept: &Kept,
     memory: KeptSnapshot,
     leaf: Leaf,
-    access: Access,
+    request: Request,
 ) -> Result<(Place, PageSize), Refusal> {
+    let writes = request.access.contains(Access::WRITE);
     let sizes = [PageSize::Size2M, PageSize::Size4K];
     let sizes = sizes.into_iter().filter(|size| *size <= leaf.size);
     let mut refusal = FaultReason::SecondStageNotPresent.into();
     for size in sizes {
         let base = Gpa::new(leaf.at.get() & !(size.bytes() - 1));
-        if size != PageSize::Size4K && walk::meets_interrupt_range(base, size) {
+        let holds_interrupts = walk::meets_interrupt_range(base, size)
+            || walk::holds_interrupts(request.at, size, request.prefix());
+        if size != PageSize::Size4K && holds_interrupts {
             continue;
         }
         let found = kept.find(memory, base, size.bytes());
         match found.and_then(|place| Ok((place, kept.reach(place, size.bytes())?))) {
-            Ok((_, reach)) if access.contains(Access::WRITE) && !reach.is_writable() => {
+            Ok((_, reach)) if writes && !reach.is_writable() => {
                 return Err(FaultReason::NotWritable.into());
             }
             Ok((place, _)) => return Ok((place, size)),

@@ -74,3 +74,53 @@ fn r59_87h_a_request_without_a_pasid_is_refused_there_whatever_is_mapped() {
         assert_eq!(refused(result), FaultReason::InterruptRange, "{space:?}");
     }
 }
+
+#[test]
+fn r59_87h_a_large_page_around_the_range_is_not_cached_over_it_wherever_it_leads() {
+    let tenant = Tenant::alone();
+    let there = SharedMemory::create("there", 2 << 20).unwrap();
+    let elsewhere = 4 << 30;
+    let (at, backing) = (Gpa::new(elsewhere), there.backing());
+    tenant
+        .memory
+        .map(at, 2 << 20, backing, Protection::ReadWrite)
+        .unwrap();
+    let root = |flags: u64| {
+        let (top, next, last) = (tenant.table(), tenant.table(), tenant.table());
+        let put = |at, word| tenant.shared.store_u64(at, word).unwrap();
+        put(top, next | flags);
+        put(next + 3 * 8, last | flags);
+        put(last + (AROUND >> 21 & 0x1ff) * 8, elsewhere | flags | LARGE);
+        Gpa::new(top)
+    };
+    let first = FirstStage::new(root(PAGE), Levels::Four);
+    let second = SecondStage::new(root(3), Levels::Four);
+    let function = function(&Iommu::new());
+    let _claim = tenant.own(&function);
+    for (number, space) in [
+        (1, Space::FirstStage(first)),
+        (2, Space::SecondStage(second)),
+    ] {
+        for tag in [None, tag(number)] {
+            let binding = tenant.binding(1, space, tag.map(|_| guest(number)));
+            function.bind(tag, tenant.hold(), binding).unwrap();
+            let mut port = function.port();
+            for served in [END, AROUND + (2 << 20) - 8] {
+                assert_eq!(read(&mut port, tag, served), Ok(0), "{space:?}");
+                write(&mut port, tag, served, 0).unwrap();
+            }
+            for at in [START, END - 8] {
+                let results = [
+                    read(&mut port, tag, at),
+                    write(&mut port, tag, at, 1).map(|()| 0),
+                ];
+                for result in results {
+                    match tag {
+                        None => assert_eq!(refused(result), FaultReason::InterruptRange),
+                        Some(_) => assert!(result.is_ok(), "{space:?}"),
+                    }
+                }
+            }
+        }
+    }
+}

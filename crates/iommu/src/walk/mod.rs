@@ -273,6 +273,13 @@ pub(crate) fn is_interrupt(at: Iova, prefix: Prefix) -> bool {
     prefix == Prefix::None && INTERRUPT_RANGE.contains(&at.get())
 }
 
+/// Whether some address of the page around an address of a request is in the interrupt range, where
+/// requests without a PASID are interrupts, so that the page is not translated as a whole.
+pub(crate) fn holds_interrupts(at: Iova, size: PageSize, prefix: Prefix) -> bool {
+    let page = Gpa::new(at.get() & !(size.bytes() - 1));
+    prefix == Prefix::None && meets_interrupt_range(page, size)
+}
+
 /// The judgements of a first stage about entries of a [`LeafTable`], worked out ahead as far as may be.
 #[derive(Clone, Copy)]
 pub(crate) struct FirstLeaf {
