@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use crate::Bar;
+use crate::{Bar, Migration};
 
 /// Something to call when a vector fires; over vfio-user, an eventfd.
 pub trait Interrupt: Send + Sync {
@@ -97,4 +97,9 @@ pub trait Function: Send + Sync {
 
     /// Resets the function. Drains first: on return nothing of it is in flight.
     fn reset(&self);
+
+    /// How the function moves to another host, if it can.
+    fn migration(&self) -> Option<&dyn Migration> {
+        None
+    }
 }
