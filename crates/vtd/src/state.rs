@@ -21,7 +21,7 @@ use crate::{MessageSignal, Unit, UnitConfig, VcmdLayout};
 
 mod codec;
 
-pub use codec::Unreadable;
+pub use palisade_pci::saved::Unreadable;
 
 /// The state of a unit between two lives: bytes by [`UnitState::to_bytes`], a unit by
 /// [`Unit::restored`].
