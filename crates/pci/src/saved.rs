@@ -236,6 +236,12 @@ impl<'a> Rest<'a> {
         Ok(items)
     }
 
+    /// Whether nothing is left.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Nothing may be left.
     ///
     /// # Errors
