@@ -296,6 +296,7 @@ impl<P: PasidPolicy> DsaFunction<P> {
             {
                 lane.forget();
                 words.enabled = false;
+                words.privileged = Switch::Off;
             }
         }
     }

@@ -37,7 +37,7 @@ enum QueueMeaning {
 
 impl<P: PasidPolicy> Migration for DsaFunction<P> {
     /// A command that is being given runs to its end first, or until it waits beside. From then on what the driver
-    /// writes to registers and portals is kept; configuration space takes it, and nobody else hears of it.
+    /// writes to registers and portals is kept; configuration space takes it at once.
     fn stop(&self) {
         let mut state = locked(&self.state);
         if state.held.is_some() {
@@ -72,7 +72,6 @@ impl<P: PasidPolicy> Migration for DsaFunction<P> {
             }
         }
         self.stopped.store(false, Ordering::SeqCst);
-        self.follow_config();
         self.events.open();
         if !locked(&self.config).bus_master() {
             self.halt_if_enabled(&mut state);
@@ -103,14 +102,16 @@ impl<P: PasidPolicy> Migration for DsaFunction<P> {
         self.check_present()?;
         check_stopped(&locked(&self.state))?;
         self.reset();
-        let saved = FunctionState::from_bytes(bytes, &self.layout)?;
         for port in &self.ports {
             locked(port).clear_pieces();
         }
+        let saved = FunctionState::from_bytes(bytes, &self.layout)?;
         let device = device(saved.registers.device);
         let device = device.ok_or_else(|| MigrationError::senseless("GENSTS is not known"))?;
         let taken = locked(&self.config).restore(&saved.config);
         taken.map_err(|error| MigrationError::senseless(error.to_string()))?;
+        // With PASIDs on the function's own table takes entries, which the unit makes before the function goes on.
+        self.follow_config();
         let registers = saved.registers;
         self.events.set_words(&EventWords {
             cause: registers.cause,

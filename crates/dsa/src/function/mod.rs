@@ -52,7 +52,7 @@ pub struct DsaFunction<P> {
     state: Mutex<State>,
     /// Whether the policy was told last that the driver has PASIDs on.
     told_pasids: AtomicBool,
-    /// Nothing reaches the host until the function goes on.
+    /// A stopped function does not halt before it goes on.
     stopped: AtomicBool,
     gone: AtomicBool,
 }
@@ -179,11 +179,8 @@ impl<P: PasidPolicy> DsaFunction<P> {
         self.events.set_permission(vector, permission);
     }
 
-    /// Tells others what the driver has turned on and off. Of a stopped function they hear when it goes on.
+    /// Tells others what the driver has turned on and off.
     fn follow_config(&self) {
-        if self.stopped.load(Ordering::SeqCst) {
-            return;
-        }
         let switch = |on| if on { Switch::On } else { Switch::Off };
         let (pasid, ats, pri) = {
             let config = locked(&self.config);
