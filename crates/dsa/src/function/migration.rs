@@ -1,6 +1,7 @@
 //! How a function stops, and goes on there or elsewhere (R74).
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -273,8 +274,8 @@ impl<P: PasidPolicy> DsaFunction<P> {
         let mut meanings = HashMap::new();
         let begun = work.begun.iter().map(|task| task.submitted());
         for name in begun.chain(&work.fresh).filter_map(name_in) {
-            if !meanings.contains_key(&name) {
-                meanings.insert(name, self.meaning(Some(name), EntryPoint::Descriptor)?);
+            if let Entry::Vacant(place) = meanings.entry(name) {
+                place.insert(self.meaning(Some(name), EntryPoint::Descriptor)?);
             }
         }
         Ok(meanings)

@@ -98,6 +98,7 @@ fn live(machine: &Machine) {
     machine.host.answer(PageResponse::Success);
     machine.run();
     machine.driver.submit(0, &copy(0));
+    machine.run();
     machine
         .driver
         .write(register::CMD, Command::of(Command::DRAIN_ALL).into_bits());
