@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use palisade_iommu::GroupIndex;
-use palisade_pci::saved::{Read, Rest, Sections, StateFormat, Unreadable};
+use palisade_pci::saved::{HEAD_BYTES, Read, Rest, Sections, StateFormat, Unreadable};
 use palisade_units::{Bdf, GuestPasid, PASID_COUNT};
 
 use super::UnitState;
@@ -17,6 +17,7 @@ use crate::{CachingMode, UnitConfig, VcmdLayout};
 const CACHING_MODE_OFF: u8 = 1 << 7;
 /// A state whose guest allocated every PASID is not longer.
 const MAX_BYTES: usize = 8 << 20;
+pub(super) const MAX_LEN_BYTES: usize = HEAD_BYTES + MAX_BYTES;
 
 pub(super) const FORMAT: StateFormat = StateFormat {
     magic: *b"palisvtd",
