@@ -208,14 +208,19 @@ impl Core {
         });
     }
 
+    /// Has engines look at a queue that may have something to do.
+    pub(crate) fn look(&self, queue: usize) {
+        self.with_queue(queue, |place| {
+            place.look_again(|left| self.update(queue, left));
+        });
+        self.doorbell.ring();
+    }
+
     /// Counts descriptors of a lane as finished.
     pub(crate) fn finish(&self, queue: usize, shared: &LaneShared, count: u64) {
         shared.tally.finish(count);
         if shared.barrier.load(Ordering::SeqCst) {
-            self.with_queue(queue, |place| {
-                place.look_again(|left| self.update(queue, left))
-            });
-            self.doorbell.ring();
+            self.look(queue);
         }
     }
 }

@@ -143,6 +143,9 @@ impl Engine {
             if shared.is_aborted(session) {
                 return Advance::Dropped;
             }
+            if shared.hands.are_off() {
+                return Advance::TurnOver;
+            }
             match self.step(task, session, &mut left_bytes) {
                 Step::Next => {}
                 Step::Finished => return Advance::Finished,

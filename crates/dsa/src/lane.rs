@@ -1,5 +1,8 @@
 //! One client's descriptors on one queue. All of it is under the queue's lock but the counts.
 
+mod hands;
+mod paused;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,6 +13,8 @@ use crate::session::{PasidUse, Session};
 use crate::spec::{Descriptor, Opcode};
 use crate::tally::Tally;
 use crate::task::{Blocked, Task};
+use hands::Hands;
+pub(crate) use hands::InHand;
 
 /// How much of one queue an engine does before it looks at the next, in bytes to be moved. A move of
 /// a few hundred kilobytes takes some ten microseconds.
@@ -30,6 +35,8 @@ pub(crate) struct LaneShared {
     pub(crate) barrier: AtomicBool,
     /// Engines drop what they have of the lane.
     pub(crate) aborted: AtomicBool,
+    /// What engines have of the lane at the moment.
+    pub(crate) hands: Hands,
 }
 
 impl LaneShared {
@@ -151,19 +158,25 @@ impl LaneState {
                 return Err(SubmitError::Full);
             }
         }
-        tally.submit();
-        if let Some(used) = session
-            .as_ref()
-            .and_then(|session| session.pasid_use.as_ref())
-        {
-            used.tally.submit();
-        }
+        self.count(session.as_ref());
         self.fresh.push_back((descriptor, session));
         Ok(())
     }
 
+    /// Counts a descriptor as submitted.
+    fn count(&self, session: Option<&Arc<Session>>) {
+        self.shared.tally.submit();
+        if let Some(used) = session.and_then(|session| session.pasid_use.as_ref()) {
+            used.tally.submit();
+        }
+    }
+
     /// Whether an engine finds something to do here.
     pub(crate) fn is_runnable(&self) -> bool {
+        !self.shared.hands.are_off() && self.has_runnable()
+    }
+
+    fn has_runnable(&self) -> bool {
         !self.resumed.is_empty() || self.next_fresh_is_runnable()
     }
 

@@ -6,12 +6,12 @@ use std::time::Duration;
 use palisade_iommu::PageResponse;
 
 use crate::accelerator::Core;
-use crate::lane::{LaneShared, LaneState, ParkId, Parking, SubmitError, Which};
+use crate::lane::{InHand, LaneShared, LaneState, ParkId, Parking, SubmitError, Which};
 use crate::lock::locked;
 use crate::session::{PasidUse, Session};
 use crate::spec::Descriptor;
 use crate::tally::{Settled, Until};
-use crate::task::{Blocked, Task};
+use crate::task::{Blocked, LaneWork, Task};
 
 /// A work queue of the accelerator: the lanes of its clients, one unless it is shared, served in turn.
 #[derive(Default)]
@@ -46,7 +46,7 @@ pub(crate) enum Left {
 /// What an engine took: a turn's worth of one lane.
 pub(crate) struct Turn {
     pub(crate) lane: usize,
-    pub(crate) shared: Arc<LaneShared>,
+    pub(crate) shared: InHand,
     /// The session of a dedicated queue.
     pub(crate) session: Option<Arc<Session>>,
     pub(crate) left: Left,
@@ -71,7 +71,7 @@ impl Queue {
         let turn = found.and_then(|lane| {
             let state = inner.lane(lane)?;
             state.take(into);
-            let shared = Arc::clone(&state.shared);
+            let shared = InHand::take(&state.shared);
             let session = state.session.clone();
             inner.next = lane + 1;
             Some((lane, shared, session))
@@ -184,6 +184,39 @@ impl Lane {
     /// Calls back once when nothing is left.
     pub fn when_idle(&self, callback: impl FnOnce() + Send + 'static) {
         self.shared.tally.when_idle(Box::new(callback));
+    }
+
+    /// Has engines leave the lane alone from now on; what they have in hand they put back with the next step. Descriptors
+    /// are taken as before. [`Lane::wait_until_left`] waits for the engines.
+    pub(crate) fn pause(&self) {
+        // Under the lock: who takes a turn does so before this or sees it.
+        self.with(|state| state.shared.hands.take_off());
+    }
+
+    /// Waits until engines have left a lane that was paused. On return nothing of it touches memory.
+    pub(crate) fn wait_until_left(&self) {
+        self.shared.hands.wait();
+    }
+
+    /// Lets engines come back.
+    pub(crate) fn go_on(&self) {
+        self.shared.hands.put_on();
+        self.core.look(self.queue);
+    }
+
+    /// What a paused lane has to do.
+    pub(crate) fn work(&self) -> LaneWork {
+        self.with(|state| state.work())
+    }
+
+    /// Gives a lane what another one had to do, begun tasks and new descriptors. `session` finds whose a
+    /// descriptor is where the queue alone does not say.
+    pub(crate) fn bring(
+        &self,
+        work: &LaneWork,
+        session: impl FnMut(&Descriptor) -> Option<Arc<Session>>,
+    ) {
+        self.with(|state| state.bring(work, session));
     }
 
     /// Drops all work, whatever it waits for. On return no engine has any of it, and no page response brings any

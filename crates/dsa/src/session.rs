@@ -76,6 +76,18 @@ pub struct Rules {
     pub max_batch: u32,
 }
 
+impl Rules {
+    /// How a shared queue does a descriptor. One that may not be privileged is refused, by a record that is written without
+    /// privilege.
+    pub(crate) fn privilege_of(&self, descriptor: &Descriptor) -> Privilege {
+        if descriptor.is_privileged() && self.privileged.is_on() {
+            Privilege::Privileged
+        } else {
+            Privilege::User
+        }
+    }
+}
+
 /// One PASID's use of a shared queue: what a drain or an abort by PASID is about.
 #[derive(Default)]
 pub struct PasidUse {

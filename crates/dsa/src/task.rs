@@ -20,14 +20,14 @@ pub(crate) struct Task {
 }
 
 /// One descriptor, from a portal or from a batch's list.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Work {
     pub(crate) descriptor: Descriptor,
     pub(crate) stage: Stage,
 }
 
 /// How far a descriptor has come.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// Nothing was looked at.
     Fresh,
@@ -40,6 +40,7 @@ pub(crate) enum Stage {
 }
 
 /// A batch whose descriptors are being run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Batch {
     pub(crate) work: Work,
     /// How many descriptors of the list were taken.
@@ -57,6 +58,31 @@ pub(crate) struct Blocked {
     pub(crate) access: Access,
 }
 
+/// What of a task that was begun outlives the accelerator: all but whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BegunTask {
+    pub(crate) work: Work,
+    pub(crate) batch: Option<Batch>,
+    /// The page that it asked for and does not get.
+    pub(crate) refused: Option<Blocked>,
+}
+
+/// What a lane has to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LaneWork {
+    pub(crate) begun: Vec<BegunTask>,
+    /// Descriptors that no engine had, in the order in which they came.
+    pub(crate) fresh: Vec<Descriptor>,
+}
+
+impl BegunTask {
+    /// The descriptor that came through the portal.
+    pub(crate) fn submitted(&self) -> &Descriptor {
+        let work = self.batch.as_ref().map_or(&self.work, |batch| &batch.work);
+        &work.descriptor
+    }
+}
+
 impl Work {
     pub(crate) const fn fresh(descriptor: Descriptor) -> Self {
         Self {
@@ -67,6 +93,15 @@ impl Work {
 }
 
 impl Task {
+    pub(crate) fn begun(task: &BegunTask, session: Option<Arc<Session>>) -> Self {
+        Self {
+            work: task.work,
+            batch: task.batch.map(Box::new),
+            session,
+            refused: task.refused,
+        }
+    }
+
     pub(crate) const fn fresh(descriptor: Descriptor, session: Option<Arc<Session>>) -> Self {
         Self {
             work: Work::fresh(descriptor),

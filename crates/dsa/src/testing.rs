@@ -55,7 +55,7 @@ pub(crate) struct Host {
     pub(crate) bell: Arc<Bell>,
     pub(crate) accelerator: Accelerator,
     _claim: Claim,
-    next_table: AtomicU64,
+    next_table: Arc<AtomicU64>,
 }
 
 pub(crate) const BDF: Bdf = Bdf::new(0, 0x10, 0);
@@ -68,6 +68,15 @@ impl Host {
     /// A host whose accelerator has eight queues. The tenant has the function for itself; nothing is bound.
     pub(crate) fn new() -> Self {
         let memory = SharedMemory::create("tenant", MEMORY_BYTES).unwrap();
+        Self::with(memory, Arc::new(AtomicU64::new(TABLES)))
+    }
+
+    /// Another host, where the same memory is.
+    pub(crate) fn beside(&self) -> Self {
+        Self::with(self.memory.clone(), Arc::clone(&self.next_table))
+    }
+
+    fn with(memory: SharedMemory, next_table: Arc<AtomicU64>) -> Self {
         let guest = GuestMemory::new();
         let backing = memory.backing();
         guest
@@ -91,7 +100,7 @@ impl Host {
             accelerator: Accelerator::new(8, Arc::clone(&bell) as Arc<dyn Doorbell>),
             bell,
             _claim: claim,
-            next_table: AtomicU64::new(TABLES),
+            next_table,
         }
     }
 
@@ -124,7 +133,11 @@ impl Host {
 
     /// Binds a tag to an empty process.
     pub(crate) fn process(&self, number: u32) -> Process<'_> {
-        let root = self.table();
+        self.process_of(number, self.table())
+    }
+
+    /// Binds a tag to a process whose table is there already.
+    pub(crate) fn process_of(&self, number: u32, root: u64) -> Process<'_> {
         let stage = FirstStage::new(Gpa::new(root), Levels::Four);
         self.bind(Some(tag(number)), Space::FirstStage(stage));
         Process { host: self, root }
@@ -165,8 +178,8 @@ impl Host {
 
 /// A four-level table in the tenant's memory.
 pub(crate) struct Process<'a> {
-    host: &'a Host,
-    root: u64,
+    pub(crate) host: &'a Host,
+    pub(crate) root: u64,
 }
 
 impl Process<'_> {

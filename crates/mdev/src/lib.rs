@@ -10,7 +10,8 @@
 //! Nothing of a slice can be mapped by a client; [`trap_map`] says what stands where.
 //!
 //! What it will not do: it binds nothing and allocates nothing (the tenant's container does), it makes
-//! no thread and knows no socket, and it saves no state for migration.
+//! no thread and knows no socket. A device moves to another host by [`palisade_pci::Migration`]; its state is in the
+//! guest's PASIDs, and here they get the meaning that they have on this host.
 
 mod assigned;
 mod error;

@@ -26,6 +26,14 @@ pub enum PageRequestProblem {
     UnexpectedGroup,
 }
 
+/// The bytes are not of a space of this shape, or no driver wrote them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("configuration space differs at {at:#05x}, where no driver can change it")]
+pub struct NotOfThisSpace {
+    /// Where they differ first.
+    pub at: usize,
+}
+
 pub(crate) type Bytes = Box<[u8; CONFIG_SPACE_BYTES]>;
 
 /// What a builder has put together.
@@ -132,6 +140,25 @@ impl ConfigSpace {
     /// Brings every register to its value after a reset, BARs included.
     pub fn reset(&mut self) {
         self.values.copy_from_slice(&self.after_reset[..]);
+    }
+
+    /// Takes over what [`ConfigSpace::read`] gave of a whole space of this shape.
+    ///
+    /// # Errors
+    /// [`NotOfThisSpace`]; nothing has changed then.
+    pub fn restore(&mut self, from: &[u8; CONFIG_SPACE_BYTES]) -> Result<(), NotOfThisSpace> {
+        let before = self.values.clone();
+        for (at, new) in from.iter().enumerate() {
+            let changes = self.writable[at] | self.write_one_clears[at];
+            self.values[at] = (self.after_reset[at] & !changes) | (new & changes);
+        }
+        self.update_stopped();
+        let differs = |(new, taken): (&u8, &u8)| new != taken;
+        if let Some(at) = from.iter().zip(self.values.iter()).position(differs) {
+            self.values = before;
+            return Err(NotOfThisSpace { at });
+        }
+        Ok(())
     }
 
     /// The size of a BAR in bytes; 0 where none starts.

@@ -18,10 +18,13 @@ mod config;
 mod field;
 mod function;
 mod migration;
+pub mod saved;
 
 pub use bar::{Bar, BarKind, BarSpec, Prefetch};
 pub use builder::{ConfigError, ConfigSpaceBuilder, Identity};
-pub use config::{CONFIG_SPACE_BYTES, ConfigEffect, ConfigSpace, PageRequestProblem};
+pub use config::{
+    CONFIG_SPACE_BYTES, ConfigEffect, ConfigSpace, NotOfThisSpace, PageRequestProblem,
+};
 pub use field::Field;
 pub use function::{AccessError, Function, Interrupt};
 pub use migration::{Migration, MigrationError};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use palisade_pci::{AccessError, Bar, ConfigEffect, Function, Interrupt};
+use palisade_pci::{AccessError, Bar, ConfigEffect, Function, Interrupt, Migration};
 
 use crate::Unit;
 use crate::spec::register::BAR_LEN_BYTES;
@@ -22,7 +22,7 @@ impl Function for Unit {
     fn config_write(&self, offset: u16, from: &[u8]) {
         match self.presence.write(offset, from) {
             ConfigEffect::None => {}
-            ConfigEffect::FunctionLevelReset => self.start_over(),
+            ConfigEffect::FunctionLevelReset => self.reset(),
         }
     }
 
@@ -30,7 +30,10 @@ impl Function for Unit {
     fn bar_read(&self, bar: Bar, offset_bytes: u64, into: &mut [u8]) -> Result<(), AccessError> {
         check(bar, offset_bytes, into.len())?;
         self.presence.hide();
-        self.catch_up();
+        let access = self.pause.access();
+        if !access.is_stopped() {
+            self.catch_up();
+        }
         self.registers().read(offset_bytes, into);
         Ok(())
     }
@@ -39,10 +42,11 @@ impl Function for Unit {
     fn bar_write(&self, bar: Bar, offset_bytes: u64, from: &[u8]) -> Result<(), AccessError> {
         check(bar, offset_bytes, from.len())?;
         self.presence.hide();
-        self.catch_up();
-        let effects = self.registers().write(offset_bytes, from);
-        self.perform(effects);
-        self.answer_postponed();
+        let access = self.pause.access();
+        if access.is_stopped() {
+            return access.hold(offset_bytes, from);
+        }
+        self.write_now(offset_bytes, from);
         Ok(())
     }
 
@@ -56,7 +60,12 @@ impl Function for Unit {
     /// Every register has its value after reset, nothing is bound but what was at first, and the PASIDs that the
     /// guest took are free.
     fn reset(&self) {
+        self.pause.forget();
         self.start_over();
+    }
+
+    fn migration(&self) -> Option<&dyn Migration> {
+        Some(self)
     }
 }
 

@@ -22,6 +22,7 @@
 
 mod config_space;
 mod function;
+mod migration;
 mod queue;
 #[cfg(test)]
 mod reference;

@@ -64,6 +64,8 @@ pub(crate) struct Registers {
     /// The root table address that SRTP took over (VT-d §11.4.5).
     root: RootTableAddress,
     response_pending: bool,
+    /// Whether messages are held back, whatever masks them: those of a stopped unit.
+    messages_held: Switch,
 }
 
 impl Registers {
@@ -75,6 +77,7 @@ impl Registers {
             records: FaultRecords::new(),
             root: RootTableAddress::new(),
             response_pending: false,
+            messages_held: Switch::Off,
         };
         registers.reset();
         registers

@@ -19,6 +19,7 @@ pub(crate) use asked::{Asked, CAPACITY, Group};
 
 impl Sink for Unit {
     fn fault(&self, fault: Fault) {
+        let _reporting = self.pause.report();
         let translation = {
             let registers = self.registers();
             // A storm of faults ends here: after an overflow nothing is recorded, and no table is read.
@@ -62,10 +63,14 @@ impl Sink for Unit {
     }
 
     fn look_up(&self, function: Bdf, pasid: Option<GuestPasid>, wait: MayWait) -> LookedUp {
+        if self.pause.is_restored() {
+            return LookedUp::Nothing;
+        }
         self.look_up_entry(function, pasid, wait)
     }
 
     fn page_request(&self, request: PageRequest) -> Result<(), QueueFull> {
+        let _reporting = self.pause.report();
         let translation = self.registers().translation();
         let TranslationState::On(root) = translation else {
             // No table says that the function may ask, and none that it may not: an invalid request,

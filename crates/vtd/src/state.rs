@@ -21,7 +21,7 @@ use crate::{MessageSignal, Unit, UnitConfig, VcmdLayout};
 
 mod codec;
 
-pub use codec::Unreadable;
+pub use palisade_pci::saved::Unreadable;
 
 /// The state of a unit between two lives: bytes by [`UnitState::to_bytes`], a unit by
 /// [`Unit::restored`].
@@ -55,6 +55,9 @@ pub enum RestoreError {
 }
 
 impl UnitState {
+    /// No state is longer, in bytes.
+    pub const MAX_LEN_BYTES: usize = codec::MAX_LEN_BYTES;
+
     /// The bytes, in the format of this version.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -67,6 +70,16 @@ impl UnitState {
     /// [`Unreadable`] for anything but what [`UnitState::to_bytes`] of the same version yields.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Unreadable> {
         codec::decode(bytes)
+    }
+
+    /// What the guest allocated.
+    pub(crate) const fn allocated(&self) -> &BTreeSet<GuestPasid> {
+        &self.allocated
+    }
+
+    /// The same state, of a guest that allocated these.
+    pub(crate) fn with_allocated(self, allocated: BTreeSet<GuestPasid>) -> Self {
+        Self { allocated, ..self }
     }
 
     /// How the unit was made.
@@ -125,32 +138,53 @@ impl Unit {
         state.check().map_err(RestoreError::Senseless)?;
         adopt(&container, &state.allocated)?;
         let unit = Self::new(state.config(), container, memory, messages);
-        unit.presence
-            .restore(&state.presence)
-            .map_err(RestoreError::Senseless)?;
-        unit.asked.restart(state.owed.clone());
-        let (unanswered, translation, behind) = {
-            let mut registers = unit.registers();
-            *registers = Registers::restored(state.config, &state.registers);
-            let behind = registers.queue_runs() && registers.queue_head() != registers.queue_tail();
+        unit.take_over(state).map_err(RestoreError::Senseless)?;
+        unit.come_to_life();
+        Ok(unit)
+    }
+
+    /// Has the registers and what stands behind them as they were saved. Nothing is bound and nothing sent.
+    ///
+    /// # Errors
+    /// What is wrong with the state.
+    pub(crate) fn take_over(&self, state: &UnitState) -> Result<(), &'static str> {
+        self.presence.restore(&state.presence)?;
+        self.asked.restart(state.owed.clone());
+        let mut registers = self.registers();
+        *registers = Registers::restored(state.config, &state.registers);
+        registers.hold_messages();
+        let behind = registers.queue_runs() && registers.queue_head() != registers.queue_tail();
+        drop(registers);
+        self.behind.store(behind, Ordering::Release);
+        Ok(())
+    }
+
+    /// Binds what the guest's tables say, and pays what the guest is owed. The guest's PASIDs are its own already.
+    pub(crate) fn come_to_life(&self) {
+        let (unanswered, translation, held) = {
+            let mut registers = self.registers();
+            let held = registers.release_messages();
             (
                 registers.unanswered_command(),
                 registers.translation(),
-                behind,
+                held,
             )
         };
         if let TranslationState::On(_) = translation {
-            let _work = unit.work();
-            unit.synchronise_all();
+            let _work = self.work();
+            self.synchronise_all();
         }
-        unit.perform(unanswered.map(Effect::VirtualCommand).into_iter().collect());
-        unit.behind.store(behind, Ordering::Release);
-        Ok(unit)
+        let command = unanswered.map(Effect::VirtualCommand);
+        let held = held.into_iter().map(Effect::Send);
+        self.perform(command.into_iter().chain(held).collect());
     }
 }
 
 /// Gives the guest what it had, or nothing.
-fn adopt(container: &Container, allocated: &BTreeSet<GuestPasid>) -> Result<(), RestoreError> {
+pub(crate) fn adopt(
+    container: &Container,
+    allocated: &BTreeSet<GuestPasid>,
+) -> Result<(), RestoreError> {
     let had = container.allocated();
     for guest in allocated.iter().filter(|guest| !had.contains(guest)) {
         if let Err(error) = container.adopt_pasid(*guest) {

@@ -11,6 +11,7 @@ use palisade_units::{Bdf, HostPasid};
 use palisade_vfio::Container;
 
 use crate::config_space::Presence;
+use crate::migration::Pause;
 use crate::queue::Budget;
 use crate::registers::{Effect, Message, Registers, Switch, TranslationState};
 use crate::sink::Asked;
@@ -72,7 +73,7 @@ pub trait MessageSignal: Send + Sync {
 
 /// A guest's remapping unit. Serve it with [`palisade_pci::Function`].
 ///
-/// Locks, in the order in which they are taken: `work` serialises what register writes do, table walks
+/// Locks, in the order in which they are taken: those of `pause`, by which accesses and reports are kept out; `work` serialises what register writes do, table walks
 /// and container calls included; `registers` is held for moments and never while anything else is
 /// called, so that faults and page requests of running engines never wait for the guest's commands.
 pub struct Unit {
@@ -84,6 +85,7 @@ pub struct Unit {
     work: Mutex<()>,
     /// The invalidation queue holds more than the last access could do.
     pub(crate) behind: AtomicBool,
+    pub(crate) pause: Pause,
     pub(crate) presence: Presence,
     pub(crate) domains: Domains,
     pub(crate) asked: Asked,
@@ -131,6 +133,7 @@ impl Unit {
             registers: Mutex::new(Registers::new(config)),
             work: Mutex::new(()),
             behind: AtomicBool::new(false),
+            pause: Pause::default(),
             presence: Presence::new(),
             domains: Domains::default(),
             asked: Asked::default(),

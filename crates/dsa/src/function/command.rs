@@ -2,18 +2,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use palisade_iommu::Privilege;
-use palisade_units::GuestPasid;
+use palisade_units::{GuestPasid, PasidOutOfRange};
 
 use super::portal::{Open, Shared};
 use super::shape::{MAX_BATCH_SHIFT, MAX_TRANSFER_SHIFT};
-use super::state::{After, Completion, QueueWords, Running, State, Work};
-use super::{DsaFunction, EntryPoint, PasidPolicy};
+use super::state::{After, Completion, QueueWords, Running, State, UseOf, Work};
+use super::{DsaFunction, EntryPoint, PasidPolicy, Shape};
 use crate::lock::locked;
 use crate::session::Rules;
 use crate::spec::{
     Command, CommandError, CommandStatus, DeviceState, ErrorCode, QueueConfig, SoftwareError,
 };
-use crate::{Client, Session, Settled, Switch};
+use crate::{Client, Identity, PasidUse, Session, Settled, Switch};
 
 /// How long a command may hold up the write that gave it, while engines work off what was queued. What
 /// takes longer goes on beside, as all that waits for page responses does. Less than what VMMs allow a
@@ -129,7 +129,7 @@ impl<P: PasidPolicy> DsaFunction<P> {
         if !locked(&self.config).bus_master() {
             return Err(CommandError::BUS_MASTER_OFF);
         }
-        check_configuration(state)?;
+        check_configuration(&state.layout().shape, &state.queues, &state.groups)?;
         state.device = DeviceState::Enabled;
         Ok(())
     }
@@ -152,25 +152,14 @@ impl<P: PasidPolicy> DsaFunction<P> {
         }
         let config = words.config();
         self.check_queue(state, &config)?;
-        let rules = rules(number, &config, self.pasid_capability().privileged);
+        let privileged = self.pasid_capability().privileged;
+        let rules = rules(number, &config, privileged);
         if config.mode.dedicated() {
-            let name = config
-                .mode
-                .pasid_enable()
-                .then(|| GuestPasid::new(config.mode.pasid()));
-            let name = name.transpose().map_err(|_| CommandError::PASID_INVALID)?;
+            let name = name_of(&config).map_err(|_| CommandError::PASID_INVALID)?;
             let identity = self
                 .resolve(name, EntryPoint::QueueConfig)
                 .map_err(|_| CommandError::PASID_INVALID)?;
-            let privileged = config.mode.privileged() && config.mode.pasid_enable();
-            let privilege = if privileged {
-                Privilege::Privileged
-            } else {
-                Privilege::User
-            };
-            let client = Arc::clone(&self.events) as Arc<dyn Client>;
-            let session = Session::new(identity, privilege, name, rules, client);
-            lane.open(Some(Arc::new(session)));
+            lane.open(Some(self.session(identity, name, &config, rules)));
             locked(port).open(Open::Dedicated {
                 size: config.size,
                 name,
@@ -187,45 +176,37 @@ impl<P: PasidPolicy> DsaFunction<P> {
         }
         if let Some(words) = state.queues.get_mut(place) {
             words.enabled = true;
+            words.privileged = privileged;
         }
         Ok(())
     }
 
-    fn check_queue(&self, state: &State, config: &QueueConfig) -> Result<(), CommandError> {
-        let QueueConfig {
-            size,
-            threshold,
-            mode,
-            limits,
-        } = *config;
-        let shape = &state.layout().shape;
-        if size == 0 {
-            return Err(CommandError::QUEUE_SIZE);
-        }
-        if mode.priority() == 0 {
-            return Err(CommandError::QUEUE_PRIORITY);
-        }
-        let offered = if mode.dedicated() {
-            shape.dedicated
+    /// The session of a dedicated queue.
+    pub(super) fn session(
+        &self,
+        identity: Identity,
+        name: Option<GuestPasid>,
+        config: &QueueConfig,
+        rules: Rules,
+    ) -> Arc<Session> {
+        let privileged = config.mode.privileged() && config.mode.pasid_enable();
+        let privilege = if privileged {
+            Privilege::Privileged
         } else {
-            shape.shared
+            Privilege::User
         };
-        if !offered.is_on() || (!mode.dedicated() && (threshold == 0 || threshold > size)) {
-            return Err(CommandError::QUEUE_MODE);
-        }
+        let client = Arc::clone(&self.events) as Arc<dyn Client>;
+        Arc::new(Session::new(identity, privilege, name, rules, client))
+    }
+
+    fn check_queue(&self, state: &State, config: &QueueConfig) -> Result<(), CommandError> {
+        check_queue(&state.layout().shape, config)?;
+        let mode = config.mode;
         let capability = self.pasid_capability();
-        let shared_without_pasid = !mode.dedicated() && !mode.pasid_enable();
-        if shared_without_pasid
-            || (mode.pasid_enable() && !capability.enabled.is_on())
+        if (mode.pasid_enable() && !capability.enabled.is_on())
             || (mode.pasid_enable() && mode.privileged() && !capability.privileged.is_on())
         {
             return Err(CommandError::PASID_ENABLE);
-        }
-        if limits.max_batch_shift() > MAX_BATCH_SHIFT {
-            return Err(CommandError::MAX_BATCH);
-        }
-        if limits.max_transfer_shift() > MAX_TRANSFER_SHIFT {
-            return Err(CommandError::MAX_TRANSFER);
         }
         Ok(())
     }
@@ -257,31 +238,44 @@ impl<P: PasidPolicy> DsaFunction<P> {
         for lane in lanes() {
             idle &= is_idle(&|patience| lane.settle(patience));
         }
-        for used in &work.uses {
-            idle &= is_idle(&|patience| used.settle(patience));
+        for one in &work.uses {
+            idle &= is_idle(&|patience| one.used.settle(patience));
         }
         if idle {
             self.after(state, after);
             self.complete(state, CommandError::SUCCESS, interrupt);
             return;
         }
+        self.drain_beside(state, work, after, interrupt);
+    }
+
+    /// Waits for work while the driver goes on. CMDSTS stays active until it is done.
+    pub(super) fn drain_beside(
+        &self,
+        state: &mut State,
+        work: Work,
+        after: After,
+        interrupt: Switch,
+    ) {
+        let lanes = || bits(work.queues).filter_map(|index| self.lanes.get(index));
         let parts = lanes().count() + work.uses.len();
         // At most 64 queues, each shared or not.
         let parts = u8::try_from(parts).unwrap_or(u8::MAX);
         let completion = Arc::new(Completion::new(parts, interrupt, Arc::clone(&self.events)));
         state.status = CommandStatus::new().with_active(true);
-        state.running = Some(Running {
-            after,
-            completion: Arc::clone(&completion),
-        });
         for lane in lanes() {
             let completion = Arc::clone(&completion);
             lane.when_idle(move || completion.part_done());
         }
-        for used in &work.uses {
+        for one in &work.uses {
             let completion = Arc::clone(&completion);
-            used.when_idle(move || completion.part_done());
+            one.used.when_idle(move || completion.part_done());
         }
+        state.running = Some(Running {
+            after,
+            work,
+            completion,
+        });
     }
 
     fn after(&self, state: &mut State, after: After) {
@@ -302,6 +296,7 @@ impl<P: PasidPolicy> DsaFunction<P> {
             {
                 lane.forget();
                 words.enabled = false;
+                words.privileged = Switch::Off;
             }
         }
     }
@@ -314,27 +309,26 @@ impl<P: PasidPolicy> DsaFunction<P> {
 
     fn abort_work(&self, work: &Work) {
         self.abort(work.queues);
-        for used in &work.uses {
-            used.abort();
-            for lane in &self.lanes {
-                lane.drop_use(used);
+        for one in &work.uses {
+            one.used.abort();
+            if let Some(lane) = self.lanes.get(one.queue) {
+                lane.drop_use(&one.used);
             }
         }
-        // Only now: a use has its work on one of the queues, whichever that is.
-        for used in &work.uses {
-            used.wait_until_idle();
+        for one in &work.uses {
+            one.used.wait_until_idle();
         }
         for port in &self.ports {
             if let Some(Open::Shared(shared)) = &mut locked(port).open {
-                shared
-                    .uses
-                    .retain(|_, used| !work.uses.iter().any(|other| Arc::ptr_eq(used, other)));
+                let dropped =
+                    |used: &Arc<PasidUse>| work.uses.iter().any(|one| Arc::ptr_eq(used, &one.used));
+                shared.uses.retain(|_, used| !dropped(used));
             }
         }
     }
 
     /// Closes all queues and drops their work; what is configured stays.
-    pub(super) fn stop(&self, state: &mut State) {
+    pub(super) fn halt(&self, state: &mut State) {
         let queues = enabled_queues(state);
         for index in bits(queues) {
             self.shut(index);
@@ -358,7 +352,7 @@ impl<P: PasidPolicy> DsaFunction<P> {
                 // The size is the device's to reset.
                 *words = QueueWords {
                     words: [words.words[0], 0, 0, 0],
-                    enabled: false,
+                    ..QueueWords::default()
                 };
             }
         }
@@ -388,7 +382,14 @@ impl<P: PasidPolicy> DsaFunction<P> {
                 Some(Open::Dedicated { name: own, .. }) if *own == Some(name) => {
                     work.queues |= 1 << index;
                 }
-                Some(Open::Shared(shared)) => work.uses.extend(shared.uses.get(&name).cloned()),
+                Some(Open::Shared(shared)) => {
+                    let used = shared.uses.get(&name).cloned();
+                    work.uses.extend(used.map(|used| UseOf {
+                        queue: index,
+                        name,
+                        used,
+                    }));
+                }
                 _ => {}
             }
         }
@@ -396,7 +397,48 @@ impl<P: PasidPolicy> DsaFunction<P> {
     }
 }
 
-fn bits(mask: u64) -> impl Iterator<Item = usize> {
+/// The driver's PASID in a queue's configuration; `None` where it has PASIDs off.
+pub(super) fn name_of(config: &QueueConfig) -> Result<Option<GuestPasid>, PasidOutOfRange> {
+    let mode = config.mode;
+    let name = mode.pasid_enable().then(|| GuestPasid::new(mode.pasid()));
+    name.transpose()
+}
+
+/// What Enable Queue looks at of the queue itself.
+pub(super) fn check_queue(shape: &Shape, config: &QueueConfig) -> Result<(), CommandError> {
+    let QueueConfig {
+        size,
+        threshold,
+        mode,
+        limits,
+    } = *config;
+    if size == 0 {
+        return Err(CommandError::QUEUE_SIZE);
+    }
+    if mode.priority() == 0 {
+        return Err(CommandError::QUEUE_PRIORITY);
+    }
+    let offered = if mode.dedicated() {
+        shape.dedicated
+    } else {
+        shape.shared
+    };
+    if !offered.is_on() || (!mode.dedicated() && (threshold == 0 || threshold > size)) {
+        return Err(CommandError::QUEUE_MODE);
+    }
+    if !mode.dedicated() && !mode.pasid_enable() {
+        return Err(CommandError::PASID_ENABLE);
+    }
+    if limits.max_batch_shift() > MAX_BATCH_SHIFT {
+        return Err(CommandError::MAX_BATCH);
+    }
+    if limits.max_transfer_shift() > MAX_TRANSFER_SHIFT {
+        return Err(CommandError::MAX_TRANSFER);
+    }
+    Ok(())
+}
+
+pub(super) fn bits(mask: u64) -> impl Iterator<Item = usize> {
     (0..64).filter(move |index| mask & (1 << index) != 0)
 }
 
@@ -410,7 +452,7 @@ fn drain_queues(queues: u64, after: After) -> Outcome {
     )
 }
 
-fn enabled_queues(state: &State) -> u64 {
+pub(super) fn enabled_queues(state: &State) -> u64 {
     let enabled = state
         .queues
         .iter()
@@ -429,7 +471,7 @@ fn named_queues(state: &State, command: Command) -> Result<u64, CommandError> {
     })
 }
 
-fn rules(number: u8, config: &QueueConfig, privileged: Switch) -> Rules {
+pub(super) fn rules(number: u8, config: &QueueConfig, privileged: Switch) -> Rules {
     let switch = |on| if on { Switch::On } else { Switch::Off };
     Rules {
         number,
@@ -443,17 +485,20 @@ fn rules(number: u8, config: &QueueConfig, privileged: Switch) -> Rules {
 }
 
 /// What Enable Device looks at.
-fn check_configuration(state: &State) -> Result<(), CommandError> {
-    let sizes = state
-        .queues
+pub(super) fn check_configuration(
+    shape: &Shape,
+    queue_words: &[QueueWords],
+    groups: &[[u32; 16]],
+) -> Result<(), CommandError> {
+    let sizes = queue_words
         .iter()
         .map(|queue| u32::from(queue.config().size));
-    if sizes.sum::<u32>() > u32::from(state.layout().shape.total_size) {
+    if sizes.sum::<u32>() > u32::from(shape.total_size) {
         return Err(CommandError::QUEUE_SIZES);
     }
     let mask = |low: u32, high: u32| u64::from(low) | (u64::from(high) << 32);
     let (mut queues, mut engines) = (0, 0);
-    for group in &state.groups {
+    for group in groups {
         let of_queues = mask(group[0], group[1]);
         let of_engines = mask(group[8], group[9]);
         if queues & of_queues != 0 {
@@ -471,7 +516,7 @@ fn check_configuration(state: &State) -> Result<(), CommandError> {
     let in_no_group = |(index, queue): (usize, &QueueWords)| {
         queue.config().size != 0 && queues & (1 << index) == 0
     };
-    if state.queues.iter().enumerate().any(in_no_group) {
+    if queue_words.iter().enumerate().any(in_no_group) {
         return Err(CommandError::GROUP_QUEUES);
     }
     Ok(())

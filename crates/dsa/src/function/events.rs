@@ -1,5 +1,6 @@
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use palisade_iommu::Ats;
 use palisade_pci::Interrupt;
@@ -11,9 +12,29 @@ use crate::{Client, Identity, Session, Switch};
 /// What engines tell a function, and what the driver reads of it: interrupts, their permissions, and the
 /// software error register.
 pub(super) struct Events {
+    /// Held for reading while an interrupt is raised.
+    gate: RwLock<Gate>,
     state: Mutex<State>,
     page_requests: AtomicBool,
     ats: AtomicBool,
+}
+
+/// Whether interrupts leave the function.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    Open,
+    /// They are owed.
+    Closed,
+}
+
+/// What there is to read, for the state of a function.
+pub(super) struct EventWords {
+    pub(super) cause: u32,
+    pub(super) error: [u64; 4],
+    pub(super) control: u32,
+    pub(super) permissions: Vec<u32>,
+    /// The vectors that are owed an interrupt.
+    pub(super) owed: BTreeSet<u16>,
 }
 
 struct State {
@@ -22,6 +43,7 @@ struct State {
     control: GeneralControl,
     vectors: Vec<Option<Arc<dyn Interrupt>>>,
     permissions: Vec<Permission>,
+    owed: BTreeSet<u16>,
 }
 
 /// An entry of the MSI-X permission table and what its PASID means.
@@ -34,12 +56,14 @@ pub(super) struct Permission {
 impl Events {
     pub(super) fn new(vectors: u16) -> Self {
         Self {
+            gate: RwLock::new(Gate::Open),
             state: Mutex::new(State {
                 cause: InterruptCause::new(),
                 error: [0; 4],
                 control: GeneralControl::new(),
                 vectors: (0..vectors).map(|_| None).collect(),
                 permissions: (0..vectors).map(|_| Permission::default()).collect(),
+                owed: BTreeSet::new(),
             }),
             page_requests: AtomicBool::new(false),
             ats: AtomicBool::new(false),
@@ -52,6 +76,7 @@ impl Events {
         state.cause = InterruptCause::new();
         state.error = [0; 4];
         state.control = GeneralControl::new();
+        state.owed.clear();
         let permissions = state
             .permissions
             .iter_mut()
@@ -69,6 +94,57 @@ impl Events {
             .map(|place| std::mem::replace(place, interrupt));
         drop(state);
         drop(old);
+    }
+
+    /// Raises no interrupt from now on. On return none is being raised.
+    pub(super) fn close(&self) {
+        *self.gate.write().unwrap_or_else(PoisonError::into_inner) = Gate::Closed;
+    }
+
+    /// Raises interrupts again, first those that are owed.
+    pub(super) fn open(&self) {
+        *self.gate.write().unwrap_or_else(PoisonError::into_inner) = Gate::Open;
+        let owed = std::mem::take(&mut locked(&self.state).owed);
+        for vector in owed {
+            self.raise(vector);
+        }
+    }
+
+    fn raise(&self, vector: u16) {
+        let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let mut state = locked(&self.state);
+        if *gate == Gate::Open {
+            let line = state.vector(vector);
+            drop(state);
+            signal(line);
+        } else if usize::from(vector) < state.vectors.len() {
+            state.owed.insert(vector);
+        }
+    }
+
+    /// What there is to read.
+    pub(super) fn words(&self) -> EventWords {
+        let state = locked(&self.state);
+        let entries = state.permissions.iter();
+        EventWords {
+            cause: state.cause.into_bits(),
+            error: state.error,
+            control: state.control.into_bits(),
+            permissions: entries.map(|one| one.entry.into_bits()).collect(),
+            owed: state.owed.clone(),
+        }
+    }
+
+    /// Takes over what another function's driver read. What the PASIDs of the permissions mean is not known yet.
+    pub(super) fn set_words(&self, words: &EventWords) {
+        let mut state = locked(&self.state);
+        state.cause = InterruptCause::from_bits(words.cause);
+        state.error = words.error;
+        state.control = GeneralControl::from_bits(words.control);
+        state.owed.clone_from(&words.owed);
+        for (place, bits) in state.permissions.iter_mut().zip(&words.permissions) {
+            place.entry = InterruptPermission::from_bits(*bits);
+        }
     }
 
     pub(super) fn set_page_requests(&self, switch: Switch) {
@@ -146,18 +222,18 @@ impl Events {
         let mut state = locked(&self.state);
         state.cause.set_halted(true);
         let wanted = state.control.halt_interrupt();
-        let vector = if wanted { state.vector(0) } else { None };
         drop(state);
-        signal(vector);
+        if wanted {
+            self.raise(0);
+        }
     }
 
     /// A command has completed, and its driver asked for the interrupt.
     pub(super) fn command_done(&self) {
         let mut state = locked(&self.state);
         state.cause.set_command(true);
-        let vector = state.vector(0);
         drop(state);
-        signal(vector);
+        self.raise(0);
     }
 }
 
@@ -187,14 +263,14 @@ impl Client for Events {
         let news = !state.cause.software_error();
         state.cause.set_software_error(true);
         let wanted = news && state.control.software_error_interrupt();
-        let vector = if wanted { state.vector(0) } else { None };
         drop(state);
-        signal(vector);
+        if wanted {
+            self.raise(0);
+        }
     }
 
     fn interrupt(&self, handle: u16) {
-        let vector = locked(&self.state).vector(handle);
-        signal(vector);
+        self.raise(handle);
     }
 
     fn may_interrupt(&self, handle: u16, session: &Session) -> bool {

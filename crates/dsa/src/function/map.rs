@@ -24,6 +24,16 @@ pub enum AccessClass {
     Reserved,
 }
 
+impl AccessClass {
+    /// The bits that a driver may find set that it wrote there.
+    pub(crate) const fn written(self) -> u32 {
+        match self {
+            ReadWrite(mask) | LockedByDevice(mask) | LockedByQueue(mask) => mask,
+            ReadOnly | WriteOneClears(_) | Command | Reserved => 0,
+        }
+    }
+}
+
 /// A register of 32-bit words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Register {

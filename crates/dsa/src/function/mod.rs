@@ -4,8 +4,10 @@ mod command;
 mod events;
 mod halt;
 pub mod map;
+mod migration;
 mod policy;
 mod portal;
+mod saved;
 mod shape;
 mod state;
 
@@ -14,7 +16,7 @@ use std::sync::{Arc, Mutex};
 
 use palisade_iommu::PasidEnable;
 use palisade_pci::{
-    AccessError, Bar, ConfigEffect, ConfigError, ConfigSpace, Function, Interrupt,
+    AccessError, Bar, ConfigEffect, ConfigError, ConfigSpace, Function, Interrupt, Migration,
     capability::extended_id,
 };
 use palisade_units::GuestPasid;
@@ -30,6 +32,7 @@ use crate::{Client, Identity, Lane, Switch};
 use events::{Events, Permission};
 use map::{AccessClass, Place, Table};
 use portal::Port;
+use saved::{Held, hold};
 use shape::Layout;
 use state::State;
 
@@ -47,6 +50,10 @@ pub struct DsaFunction<P> {
     config: Mutex<ConfigSpace>,
     /// Held while a command runs. Engines never take it.
     state: Mutex<State>,
+    /// Whether the policy was told last that the driver has PASIDs on.
+    told_pasids: AtomicBool,
+    /// A stopped function does not halt before it goes on.
+    stopped: AtomicBool,
     gone: AtomicBool,
 }
 
@@ -70,6 +77,8 @@ impl<P: PasidPolicy> DsaFunction<P> {
             events: Arc::new(Events::new(layout.vectors())),
             config: Mutex::new(layout.config_space()?),
             state: Mutex::new(State::new(layout)),
+            told_pasids: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             policy,
             layout,
@@ -171,7 +180,7 @@ impl<P: PasidPolicy> DsaFunction<P> {
     }
 
     /// Tells others what the driver has turned on and off.
-    fn follow_config(&self, before: Switch) {
+    fn follow_config(&self) {
         let switch = |on| if on { Switch::On } else { Switch::Off };
         let (pasid, ats, pri) = {
             let config = locked(&self.config);
@@ -182,7 +191,7 @@ impl<P: PasidPolicy> DsaFunction<P> {
             self.policy.forget_translations();
         }
         self.events.set_page_requests(pri);
-        if pasid != before.is_on() {
+        if self.told_pasids.swap(pasid, Ordering::SeqCst) != pasid {
             let enable = if pasid {
                 PasidEnable::On
             } else {
@@ -207,7 +216,6 @@ impl<P: PasidPolicy> Function for DsaFunction<P> {
     }
 
     fn config_write(&self, offset: u16, from: &[u8]) {
-        let before = self.pasid_capability().enabled;
         let (effect, lost_bus) = {
             let mut config = locked(&self.config);
             let was_master = config.bus_master();
@@ -216,10 +224,10 @@ impl<P: PasidPolicy> Function for DsaFunction<P> {
         };
         match effect {
             ConfigEffect::None => {
-                if lost_bus {
-                    self.halt_if_enabled();
+                if lost_bus && !self.stopped.load(Ordering::SeqCst) {
+                    self.halt_if_enabled(&mut locked(&self.state));
                 }
-                self.follow_config(before);
+                self.follow_config();
             }
             ConfigEffect::FunctionLevelReset => self.reset(),
         }
@@ -262,6 +270,16 @@ impl<P: PasidPolicy> Function for DsaFunction<P> {
         }
         let mut state = locked(&self.state);
         let (words, _) = from.as_chunks::<4>();
+        if let Some(held) = &mut state.held {
+            let writes = (offset_bytes..).step_by(4).zip(words);
+            let writes: Vec<Held> = writes
+                .map(|(offset, word)| Held::Word {
+                    offset,
+                    value: u32::from_le_bytes(*word),
+                })
+                .collect();
+            return hold(held, writes, bar);
+        }
         for (offset, word) in (offset_bytes..).step_by(4).zip(words) {
             self.write_word(&mut state, offset, u32::from_le_bytes(*word));
         }
@@ -276,13 +294,16 @@ impl<P: PasidPolicy> Function for DsaFunction<P> {
         self.events.set_vector(vector, interrupt);
     }
 
+    fn migration(&self) -> Option<&dyn Migration> {
+        Some(self)
+    }
+
     fn reset(&self) {
         let mut state = locked(&self.state);
         self.reset_device(&mut state);
         state.reset_vectors();
-        let before = self.pasid_capability().enabled;
         locked(&self.config).reset();
-        self.follow_config(before);
+        self.follow_config();
     }
 }
 

@@ -5,8 +5,6 @@ use palisade_pci::{AccessError, Bar};
 use palisade_units::GuestPasid;
 use zerocopy::FromBytes;
 
-use palisade_iommu::Privilege;
-
 use super::{DsaFunction, EntryPoint, PasidPolicy};
 use crate::lock::locked;
 use crate::session::Rules;
@@ -16,13 +14,15 @@ use crate::spec::{
 use crate::{Client, Lane, PasidUse, Session, SubmitError};
 
 /// How many descriptors have room in a portal, which is how many can be put together at a time.
-const SLOTS: usize = 64;
+pub(super) const SLOTS: usize = 64;
 const _: () = assert!(SLOTS * DESCRIPTOR_BYTES == 4096);
 
 /// A queue's way in.
 #[derive(Default)]
 pub(super) struct Port {
     pub(super) open: Option<Open>,
+    /// Descriptors are held until the function goes on.
+    pub(super) stopped: bool,
     /// What was written of descriptors in pieces, by portal. None until the first piece.
     assembly: [Option<Box<[Slot; SLOTS]>>; 2],
 }
@@ -45,11 +45,56 @@ pub(super) struct Shared {
 
 impl Port {
     pub(super) fn open(&mut self, open: Open) {
-        *self = Self {
-            open: Some(open),
-            assembly: [None, None],
-        };
+        self.open = Some(open);
+        self.clear_pieces();
     }
+
+    /// The descriptors of which a part is there.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = Piece> {
+        let portals = [Portal::Unlimited, Portal::Limited].into_iter();
+        let halves = portals.zip(&self.assembly);
+        halves.flat_map(|(portal, slots)| {
+            let slots = slots.iter().flat_map(|slots| slots.iter());
+            let begun = (0..).zip(slots).filter(|(_, slot)| slot.present != 0);
+            begun.map(move |(number, slot)| Piece {
+                portal,
+                slot: number,
+                present: slot.present,
+                bytes: std::array::from_fn(|at| match slot.present >> at & 1 {
+                    0 => 0,
+                    _ => slot.bytes[at],
+                }),
+            })
+        })
+    }
+
+    pub(super) fn clear_pieces(&mut self) {
+        self.assembly = [None, None];
+    }
+
+    /// Puts a part of a descriptor in its place.
+    pub(super) fn put_piece(&mut self, piece: &Piece) {
+        let slots = self.assembly[usize::from(piece.portal == Portal::Limited)]
+            .get_or_insert_with(|| Box::new([Slot::EMPTY; SLOTS]));
+        if let Some(slot) = slots.get_mut(usize::from(piece.slot)) {
+            *slot = Slot {
+                bytes: piece.bytes,
+                present: piece.present,
+            };
+        }
+    }
+}
+
+/// A part of a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) portal: Portal,
+    /// Its place in the portal, below [`SLOTS`].
+    pub(super) slot: u8,
+    /// A bit for each byte that is there: some, not all.
+    pub(super) present: u64,
+    /// Zero where it is not there.
+    pub(super) bytes: [u8; DESCRIPTOR_BYTES],
 }
 
 /// A descriptor that comes in pieces.
@@ -85,10 +130,10 @@ impl Slot {
 }
 
 /// Where a write goes.
-#[derive(Clone, Copy)]
-struct Target {
-    queue: u8,
-    portal: Portal,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) queue: u8,
+    pub(super) portal: Portal,
 }
 
 impl<P: PasidPolicy> DsaFunction<P> {
@@ -136,12 +181,20 @@ impl<P: PasidPolicy> DsaFunction<P> {
         Ok(())
     }
 
-    fn submit(&self, target: Target, descriptor: &Descriptor) -> Result<(), AccessError> {
+    pub(super) fn submit(
+        &self,
+        target: Target,
+        descriptor: &Descriptor,
+    ) -> Result<(), AccessError> {
         let index = usize::from(target.queue);
         let (Some(port), Some(lane)) = (self.ports.get(index), self.lanes.get(index)) else {
             return self.stray(target.queue);
         };
         let mut port = locked(port);
+        if port.stopped {
+            drop(port);
+            return self.hold_descriptor(target, descriptor);
+        }
         let submitted = match &mut port.open {
             None => Err(SubmitError::Disabled),
             Some(Open::Dedicated { size, .. }) => lane.submit(*descriptor, None, *size),
@@ -174,12 +227,7 @@ impl<P: PasidPolicy> DsaFunction<P> {
             self.refuse(target, descriptor, ErrorCode::PASID_REFUSED);
             return Ok(());
         };
-        // One that may not be privileged is refused, by a record that is written without privilege.
-        let privilege = if descriptor.is_privileged() && shared.rules.privileged.is_on() {
-            Privilege::Privileged
-        } else {
-            Privilege::User
-        };
+        let privilege = shared.rules.privilege_of(descriptor);
         if shared.uses.len() > usize::from(shared.rules.capacity) {
             shared.uses.retain(|_, used| used.pending() != 0);
         }

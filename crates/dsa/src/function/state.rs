@@ -1,13 +1,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
+use palisade_units::GuestPasid;
+
 use super::events::Events;
 use super::map::{AccessClass, Place, Table};
+use super::saved::{Held, RunningState};
 use super::shape::Layout;
 use crate::spec::{
     CommandStatus, DeviceState, GeneralStatus, QueueConfig, QueueLimits, QueueMode, QueueState,
     ResetType, register,
 };
+use crate::task::LaneWork;
 use crate::{PasidUse, Switch};
 
 /// The registers that only the driver's accesses change, commands among them.
@@ -15,20 +19,43 @@ pub(super) struct State {
     layout: Layout,
     capabilities: [u32; 32],
     command_capability: u32,
-    general_config: u32,
+    pub(super) general_config: u32,
     pub(super) device: DeviceState,
     pub(super) status: CommandStatus,
     pub(super) queues: Vec<QueueWords>,
     pub(super) groups: Vec<[u32; 16]>,
-    vectors: Vec<[u32; 4]>,
+    pub(super) vectors: Vec<[u32; 4]>,
     pub(super) running: Option<Running>,
+    /// What the driver wrote since the function was stopped, to be done when it goes on; `None` while it runs.
+    pub(super) held: Option<Vec<Held>>,
+    /// What a restored function has to do once it goes on.
+    pub(super) waiting: Option<Waiting>,
+}
+
+/// The work of a restored function, which no lane has yet.
+pub(super) struct Waiting {
+    /// By queue.
+    pub(super) work: Vec<LaneWork>,
+    pub(super) running: Option<RunningState>,
 }
 
 /// The configuration of a queue.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(super) struct QueueWords {
     pub(super) words: [u32; 4],
     pub(super) enabled: bool,
+    /// Whether descriptors may be privileged: what configuration space said when the queue was enabled.
+    pub(super) privileged: Switch,
+}
+
+impl Default for QueueWords {
+    fn default() -> Self {
+        Self {
+            words: [0; 4],
+            enabled: false,
+            privileged: Switch::Off,
+        }
+    }
 }
 
 impl QueueWords {
@@ -48,16 +75,28 @@ impl QueueWords {
 /// A command that waits for page responses.
 pub(super) struct Running {
     pub(super) after: After,
+    pub(super) work: Work,
     pub(super) completion: Arc<Completion>,
 }
 
 /// What a drain is for.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum After {
     Nothing,
     /// Disable the queues of the mask.
     DisableQueues(u64),
     DisableDevice,
+}
+
+impl After {
+    /// Which of the enabled queues are about to be disabled: they take no more descriptors.
+    pub(super) const fn closing(self, enabled: u64) -> u64 {
+        match self {
+            Self::Nothing => 0,
+            Self::DisableQueues(queues) => queues & enabled,
+            Self::DisableDevice => enabled,
+        }
+    }
 }
 
 /// Counts down the parts of a command that are still to be done.
@@ -91,6 +130,11 @@ impl Completion {
         }
     }
 
+    /// Whether the driver asked for an interrupt.
+    pub(super) const fn interrupt(&self) -> Switch {
+        self.interrupt
+    }
+
     pub(super) fn is_done(&self) -> bool {
         self.done.load(Ordering::Acquire)
     }
@@ -106,7 +150,14 @@ pub(super) struct Work {
     /// A bit for each queue.
     pub(super) queues: u64,
     /// Single PASIDs on shared queues.
-    pub(super) uses: Vec<Arc<PasidUse>>,
+    pub(super) uses: Vec<UseOf>,
+}
+
+/// A PASID's use of a shared queue.
+pub(super) struct UseOf {
+    pub(super) queue: usize,
+    pub(super) name: GuestPasid,
+    pub(super) used: Arc<PasidUse>,
 }
 
 impl State {
@@ -122,6 +173,8 @@ impl State {
             groups: vec![[0; 16]; layout.shape.groups.into()],
             vectors: vec![[0, 0, 0, 1]; layout.vectors().into()],
             running: None,
+            held: None,
+            waiting: None,
         }
     }
 
@@ -138,6 +191,10 @@ impl State {
         self.groups.fill([0; 16]);
         if let Some(running) = self.running.take() {
             running.completion.cancel();
+        }
+        self.waiting = None;
+        if let Some(held) = &mut self.held {
+            held.clear();
         }
     }
 

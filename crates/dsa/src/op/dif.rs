@@ -142,7 +142,7 @@ fn look_for_ones(rules: DifSource, field: [u8; FIELD], dif: Dif) -> Ones {
 }
 
 /// Whether an operation reads integrity fields, and whether it writes some.
-fn sides(opcode: Opcode) -> (bool, bool) {
+pub(super) fn sides(opcode: Opcode) -> (bool, bool) {
     match opcode {
         Opcode::DIF_INSERT => (false, true),
         Opcode::DIF_UPDATE => (true, true),

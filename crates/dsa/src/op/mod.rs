@@ -24,7 +24,7 @@ use crate::spec::{Descriptor, DifBlock, Opcode, Status};
 use crate::task::Blocked;
 
 pub(crate) use dif::strides as dif_strides;
-pub(crate) use so_far::SoFar;
+pub(crate) use so_far::{Carry, SoFar, Tags};
 
 /// The most that goes through an engine's own buffer at a time, but for blocks with integrity fields, which go as a whole.
 const PIECE_BYTES: usize = 4096;

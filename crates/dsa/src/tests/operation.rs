@@ -10,16 +10,16 @@ use crate::spec::{
 
 /// Each buffer of a descriptor has eight pages for itself.
 const ZONE: u64 = 8 << 12;
-pub(super) const ONE: u64 = BASE;
-pub(super) const OTHER: u64 = BASE + ZONE;
-pub(super) const THIRD: u64 = BASE + 2 * ZONE;
+pub(crate) const ONE: u64 = BASE;
+pub(crate) const OTHER: u64 = BASE + ZONE;
+pub(crate) const THIRD: u64 = BASE + 2 * ZONE;
 const SEED: u64 = BASE + 3 * ZONE;
 
 /// A descriptor, and what must be in memory for it to make sense.
 #[derive(Clone, Debug)]
-pub(super) struct Operation {
-    pub(super) descriptor: Descriptor,
-    pub(super) there: Vec<(u64, Vec<u8>)>,
+pub(crate) struct Operation {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) there: Vec<(u64, Vec<u8>)>,
 }
 
 impl Operation {
@@ -30,7 +30,7 @@ impl Operation {
         }
     }
 
-    pub(super) fn prepare(&self, memory: &mut Memory) {
+    pub(crate) fn prepare(&self, memory: &mut Memory) {
         for (at, bytes) in &self.there {
             memory.put(*at, bytes);
         }
@@ -38,7 +38,7 @@ impl Operation {
 }
 
 /// Memory of which the second zone is the first with some bytes changed.
-pub(super) fn memory() -> impl Strategy<Value = Memory> {
+pub(crate) fn memory() -> impl Strategy<Value = Memory> {
     let zone = usize::try_from(ZONE).unwrap();
     let changes = proptest::collection::vec((0..zone, any::<u8>()), 0..40);
     (any::<u8>(), changes).prop_map(move |(salt, changes)| {
@@ -52,7 +52,7 @@ pub(super) fn memory() -> impl Strategy<Value = Memory> {
     })
 }
 
-pub(super) fn operation() -> impl Strategy<Value = Operation> {
+pub(crate) fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![copies(), comparisons(), fills(), deltas(), crcs(), difs()]
 }
 

@@ -3,6 +3,7 @@
 mod commands;
 mod lifecycle;
 mod mediation;
+mod migration;
 mod rig;
 mod sharing;
 mod trap_map;

@@ -45,10 +45,15 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn new() -> Self {
+        Self::reserving(&[])
+    }
+
+    /// A host that keeps some PASIDs for itself.
+    pub(super) fn reserving(reserved: &[PasidRange]) -> Self {
         let iommu = Iommu::new();
         let function = iommu.add_function(PARENT, PasidSupport::Width(20)).unwrap();
         Self {
-            authority: Authority::new(&[]),
+            authority: Authority::new(reserved),
             parent: Parent::new("dsa0", function, Shape::default(), Arc::new(Silent)),
             registry: Registry::new(),
             iommu,
@@ -56,6 +61,18 @@ impl Host {
     }
 
     pub(super) fn tenant(&self, number: u32) -> Tenant {
+        let memory = SharedMemory::create("tenant", MEMORY_BYTES).unwrap();
+        self.tenant_with(number, memory)
+    }
+
+    /// A tenant whose guest has come here with its memory. It makes no tables.
+    pub(super) fn arrived(&self, number: u32, from: &Tenant) -> Tenant {
+        let tenant = self.tenant_with(number, from.memory.clone());
+        tenant.next_table.set(MEMORY_BYTES);
+        tenant
+    }
+
+    fn tenant_with(&self, number: u32, memory: SharedMemory) -> Tenant {
         let set = self
             .authority
             .create_set(TenantId::new(number), Quota::default())
@@ -63,7 +80,6 @@ impl Host {
         let container = Container::new(set);
         let unit = Arc::new(Unit::default());
         container.set_sink(Arc::clone(&unit) as Arc<dyn Sink>);
-        let memory = SharedMemory::create("tenant", MEMORY_BYTES).unwrap();
         let guest = GuestMemory::new();
         guest
             .map(
@@ -158,7 +174,12 @@ impl Tenant {
         process
     }
 
-    fn bind(&self, bdf: Bdf, number: u32, root: u64) {
+    /// A process whose table is there already, to map more.
+    pub(super) const fn process_of(&self, root: u64) -> Process<'_> {
+        Process { tenant: self, root }
+    }
+
+    pub(super) fn bind(&self, bdf: Bdf, number: u32, root: u64) {
         let space = Space::FirstStage(FirstStage::new(Gpa::new(root), Levels::Four));
         let key = SpaceKey::Pasid(guest(number));
         self.container.bind(bdf, key, Terms::new(space)).unwrap();
@@ -214,7 +235,7 @@ impl Tenant {
 /// A four-level table in the tenant's memory.
 pub(super) struct Process<'a> {
     tenant: &'a Tenant,
-    root: u64,
+    pub(super) root: u64,
 }
 
 impl Process<'_> {

@@ -259,3 +259,38 @@ proptest! {
         prop_assert_eq!(&space.values[..], &pristine.values[..]);
     }
 }
+
+fn whole(space: &ConfigSpace) -> [u8; CONFIG_SPACE_BYTES] {
+    let mut bytes = [0; CONFIG_SPACE_BYTES];
+    space.read(0, &mut bytes);
+    bytes
+}
+
+#[test]
+fn r74_a_space_takes_over_what_the_driver_wrote_into_another_one() {
+    let mut space = accelerator();
+    let _ = space.write(0x04, &[6, 0]);
+    let _ = space.write(0x10, &0xfeb0_0000_u32.to_le_bytes());
+    let pri = walk_extended(&space, 0x13).unwrap();
+    let _ = space.write(pri + 4, &[1, 0]);
+    space.report_page_request_problem(PageRequestProblem::ResponseFailure);
+    let mut other = accelerator();
+    other.restore(&whole(&space)).unwrap();
+    assert!(whole(&other) == whole(&space));
+    assert!(other.bus_master() && other.pri_enabled());
+    other.reset();
+    assert!(whole(&other) == whole(&accelerator()));
+}
+
+#[test]
+fn r74_bits_that_no_driver_can_change_are_not_taken_over() {
+    let space = accelerator();
+    let pri = usize::from(walk_extended(&space, 0x13).unwrap());
+    for (at, bit) in [(0, 1), (0x10, 8), (0x34, 4), (0x100, 1), (pri + 7, 1)] {
+        let mut bytes = whole(&space);
+        bytes[at] ^= bit;
+        let mut other = accelerator();
+        assert_eq!(other.restore(&bytes), Err(NotOfThisSpace { at }));
+        assert!(whole(&other) == whole(&space));
+    }
+}

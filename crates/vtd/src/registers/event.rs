@@ -1,6 +1,6 @@
 //! The three events: a status that software clears, a mask, and a message (VT-d §7.3, §7.5, §6.5.2.10).
 
-use super::Registers;
+use super::{Registers, Switch};
 use crate::spec::event::EventControl;
 use crate::spec::register as reg;
 
@@ -41,7 +41,7 @@ impl Registers {
     /// The message that was held back, if nothing masks it any more.
     pub(super) fn unmasked(&mut self, event: Event) -> Option<Message> {
         let control = self.event_control(event);
-        if control.masked() || !control.pending() {
+        if control.masked() || !control.pending() || self.messages_held == Switch::On {
             return None;
         }
         self.set_event_control(event, control.with_pending(false));
@@ -51,6 +51,25 @@ impl Registers {
             address: u64::from(high) << 32 | u64::from(low),
             data: self.dword(base + 4),
         })
+    }
+
+    /// Sends no message from now on: what comes about is pending.
+    pub(crate) fn hold_messages(&mut self) {
+        self.messages_held = Switch::On;
+    }
+
+    pub(crate) fn holds_messages(&self) -> bool {
+        self.messages_held == Switch::On
+    }
+
+    /// The messages that were held back, and those of later.
+    pub(crate) fn release_messages(&mut self) -> Vec<Message> {
+        self.messages_held = Switch::Off;
+        let events = [Event::Fault, Event::Invalidation, Event::PageRequest];
+        events
+            .into_iter()
+            .filter_map(|event| self.unmasked(event))
+            .collect()
     }
 
     /// Software has dealt with every condition: nothing is held back any more.

@@ -28,7 +28,8 @@ impl Registers {
         request: PageRequestDescriptor,
     ) -> Result<Option<Message>, Refusal> {
         let status = self.page_request_status();
-        if status.contains(PageRequestStatus::OVERFLOW) {
+        // A stopped unit writes nothing: as with a queue that is full, the device asks again later.
+        if status.contains(PageRequestStatus::OVERFLOW) || self.holds_messages() {
             return Err(Refusal::Overflow(None));
         }
         let address = self.page_queue_address();

@@ -129,7 +129,13 @@ impl Unit {
             return;
         }
         let mut status = [0; 4];
-        self.registers().read(reg::PRS, &mut status);
+        {
+            let registers = self.registers();
+            if registers.holds_messages() {
+                return;
+            }
+            registers.read(reg::PRS, &mut status);
+        }
         let status = PageRequestStatus::from_bits_truncate(u32::from_le_bytes(status));
         if status.contains(PageRequestStatus::OVERFLOW) {
             return;

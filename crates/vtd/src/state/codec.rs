@@ -1,18 +1,10 @@
-//! The bytes of a state.
-//!
-//! ```text
-//! 0   "palisvtd"
-//! 8   version, length of what follows the head in bytes, CRC-32C of the head so far and of what follows
-//! 20  sections: kind, length in bytes, that many bytes; each kind once, in the order of the kinds
-//! ```
-//!
-//! All numbers are little-endian; those of the head and of sections have 32 bits. There is one way to
-//! write a state, and anything else is refused.
+//! The bytes of a state, in sections as [`palisade_pci::saved`] has them. There is one way to write a state, and anything
+//! else is refused.
 
 use std::collections::BTreeSet;
 
-use crc32c::{crc32c, crc32c_append};
 use palisade_iommu::GroupIndex;
+use palisade_pci::saved::{HEAD_BYTES, Read, Rest, Sections, StateFormat, Unreadable};
 use palisade_units::{Bdf, GuestPasid, PASID_COUNT};
 
 use super::UnitState;
@@ -23,39 +15,15 @@ use crate::{CachingMode, UnitConfig, VcmdLayout};
 
 /// In the byte that says how the unit was made, beside the layout of virtual commands.
 const CACHING_MODE_OFF: u8 = 1 << 7;
-const MAGIC: &[u8; 8] = b"palisvtd";
-/// The version that is written, and the only one that is read.
-pub(super) const VERSION: u32 = 1;
-pub(super) const HEAD_BYTES: usize = 20;
 /// A state whose guest allocated every PASID is not longer.
 const MAX_BYTES: usize = 8 << 20;
+pub(super) const MAX_LEN_BYTES: usize = HEAD_BYTES + MAX_BYTES;
 
-/// Why bytes are not the state of a unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unreadable {
-    /// They do not begin as one.
-    #[error("this is no state of a unit")]
-    Foreign,
-    /// Another version of the format.
-    #[error(
-        "this is the state of a unit in version {0}, and version {VERSION} is read: restore it where it was saved"
-    )]
-    Version(u32),
-    /// The end is missing, or there is more behind it.
-    #[error("the state is torn: {found} bytes stand behind its head, which announces {announced}")]
-    Torn {
-        /// How many there are.
-        found: usize,
-        /// How many there have to be.
-        announced: u32,
-    },
-    /// Bytes have changed.
-    #[error("the state is damaged: its checksum does not fit")]
-    Damaged,
-    /// The checksum fits, and yet no unit wrote this.
-    #[error("the state makes no sense: {0}")]
-    Senseless(&'static str),
-}
+pub(super) const FORMAT: StateFormat = StateFormat {
+    magic: *b"palisvtd",
+    version: 1,
+    max_body_bytes: MAX_BYTES,
+};
 
 /// The sections, by kind.
 mod kind {
@@ -68,33 +36,9 @@ mod kind {
     pub(super) const ALLOCATED: u32 = 7;
 }
 
-/// CRC-32C (RFC 3720 §12.1) of what precedes the checksum and of what follows it.
-pub(super) fn checksum(head: &[u8], body: &[u8]) -> u32 {
-    crc32c_append(crc32c(head), body)
-}
-
-fn len_u32(bytes: &[u8]) -> u32 {
-    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
-}
-
-/// A head for what follows it.
-pub(super) fn with_head(body: &[u8]) -> Vec<u8> {
-    let mut bytes = MAGIC.to_vec();
-    bytes.extend(VERSION.to_le_bytes());
-    bytes.extend(len_u32(body).to_le_bytes());
-    let checksum = checksum(&bytes, body);
-    bytes.extend(checksum.to_le_bytes());
-    bytes.extend(body);
-    bytes
-}
-
 pub(super) fn encode(state: &UnitState) -> Vec<u8> {
-    let mut body = Vec::new();
-    let mut section = |kind: u32, bytes: Vec<u8>| {
-        body.extend(kind.to_le_bytes());
-        body.extend(len_u32(&bytes).to_le_bytes());
-        body.extend(bytes);
-    };
+    let mut body = Sections::default();
+    let mut section = |kind: u32, bytes: Vec<u8>| body.add(kind, &bytes);
     let vcmd = match state.config.vcmd {
         VcmdLayout::Off => 0,
         VcmdLayout::Current => 1,
@@ -144,36 +88,11 @@ pub(super) fn encode(state: &UnitState) -> Vec<u8> {
     let numbers = state.allocated.iter().map(|guest| guest.get());
     let bytes = numbers.flat_map(u32::to_le_bytes).collect();
     section(kind::ALLOCATED, bytes);
-    with_head(&body)
+    FORMAT.with_head(&body.into_body())
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<UnitState, Unreadable> {
-    let Some((magic, rest)) = bytes.split_first_chunk::<8>() else {
-        return Err(Unreadable::Foreign);
-    };
-    if magic != MAGIC {
-        return Err(Unreadable::Foreign);
-    }
-    let torn = |found| Unreadable::Torn {
-        found,
-        announced: 0,
-    };
-    let (version, rest) = rest.split_first_chunk().ok_or(torn(0))?;
-    let version = u32::from_le_bytes(*version);
-    if version != VERSION {
-        return Err(Unreadable::Version(version));
-    }
-    let (announced, rest) = rest.split_first_chunk().ok_or(torn(0))?;
-    let (checksum, body) = rest.split_first_chunk().ok_or(torn(0))?;
-    let announced = u32::from_le_bytes(*announced);
-    if announced != len_u32(body) || body.len() > MAX_BYTES {
-        let found = body.len();
-        return Err(Unreadable::Torn { found, announced });
-    }
-    let head = bytes.get(..HEAD_BYTES - 4).unwrap_or_default();
-    if u32::from_le_bytes(*checksum) != self::checksum(head, body) {
-        return Err(Unreadable::Damaged);
-    }
+    let body = FORMAT.body(bytes)?;
     let state = decode_body(body).map_err(Unreadable::Senseless)?;
     state.check().map_err(Unreadable::Senseless)?;
     if encode(&state) != bytes {
@@ -184,72 +103,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<UnitState, Unreadable> {
     Ok(state)
 }
 
-/// What is left to read of something.
-struct Rest<'a>(&'a [u8]);
-
-type Read<T> = Result<T, &'static str>;
-
-impl<'a> Rest<'a> {
-    fn array<const N: usize>(&mut self) -> Read<[u8; N]> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or("a section ends early")?;
-        self.0 = rest;
-        Ok(*taken)
-    }
-
-    fn u64(&mut self) -> Read<u64> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Read<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn u16(&mut self) -> Read<u16> {
-        self.array().map(u16::from_le_bytes)
-    }
-
-    fn flag(&mut self) -> Read<bool> {
-        match self.array()? {
-            [0] => Ok(false),
-            [1] => Ok(true),
-            _ => Err("a flag is neither 0 nor 1"),
-        }
-    }
-
-    fn section(&mut self, kind: u32) -> Read<Rest<'a>> {
-        if self.u32()? != kind {
-            return Err("a section is missing, or one is not known");
-        }
-        let len = usize::try_from(self.u32()?).unwrap_or(usize::MAX);
-        let split = self.0.split_at_checked(len);
-        let (section, rest) = split.ok_or("a section ends early")?;
-        self.0 = rest;
-        Ok(Rest(section))
-    }
-
-    /// Items until the end, with a bound on their number.
-    fn items<T>(mut self, most: usize, read: impl Fn(&mut Self) -> Read<T>) -> Read<Vec<T>> {
-        let mut items = Vec::new();
-        while !self.0.is_empty() {
-            if items.len() == most {
-                return Err("a section has too many items");
-            }
-            items.push(read(&mut self)?);
-        }
-        Ok(items)
-    }
-
-    fn end(self) -> Read<()> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err("there is more than there should be")
-        }
-    }
-}
-
-fn decode_body(body: &[u8]) -> Read<UnitState> {
-    let mut body = Rest(body);
+fn decode_body(mut body: Rest<'_>) -> Read<UnitState> {
     let mut section = body.section(kind::CONFIG)?;
     let [config]: [u8; 1] = section.array()?;
     let vcmd = match config & !CACHING_MODE_OFF {

@@ -17,6 +17,7 @@ use crate::testing::{FUNCTION, Messages, Rig, Setup, Space, connection, pasid};
 
 mod golden;
 mod hostile;
+mod migration;
 
 const AT: Iova = Iova::new(0x7f12_3456_7000);
 const FAULT_MESSAGE: (u64, u32) = (0xfee0_1000, 0x41);

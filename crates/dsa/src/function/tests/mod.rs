@@ -5,6 +5,7 @@ mod bring_up;
 mod commands;
 mod halt;
 mod interrupts;
+mod migration;
 mod pasids;
 mod portals;
 mod registers;
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use palisade_pci::{Bar, Function, Interrupt, capability::extended_id};
 
-use super::{Direct, DsaFunction};
+use super::{Direct, DsaFunction, PasidPolicy};
 use crate::Shape;
 use crate::spec::{
     Command, CommandCode, CommandError, CommandStatus, Descriptor, Portal, QueueConfig,
@@ -26,9 +27,9 @@ const GROUPS: u64 = 0x400;
 const QUEUES: u64 = 0x800;
 const PERMISSIONS: u64 = 0x1000;
 
-/// A driver of an exclusive function with all eight queues.
-struct Driver {
-    function: Arc<DsaFunction<Direct>>,
+/// A driver of a function with all eight queues, which is an exclusive one unless it is said otherwise.
+struct Driver<P = Direct> {
+    function: Arc<DsaFunction<P>>,
 }
 
 /// Counts signals.
@@ -77,31 +78,42 @@ fn shared() -> QueueConfig {
 impl Driver {
     /// A function as it comes out of reset.
     fn new(host: &Host) -> Self {
+        Self::under(Direct::new(host.function.clone()), host)
+    }
+
+    /// An exclusive function that is set up, see [`Driver::set_up`].
+    fn enabled(host: &Host, queues: &[QueueConfig]) -> Self {
+        let driver = Self::new(host);
+        driver.set_up(queues);
+        driver
+    }
+}
+
+impl<P: PasidPolicy> Driver<P> {
+    /// A function as it comes out of reset, with a policy of one's own.
+    fn under(policy: P, host: &Host) -> Self {
         let lanes = (0..8)
             .map(|queue| host.accelerator.lane(queue).unwrap())
             .collect();
-        let policy = Direct::new(host.function.clone());
         let function = DsaFunction::new(policy, lanes, Shape::default()).unwrap();
         Self {
             function: Arc::new(function),
         }
     }
 
-    /// A function whose configuration space is set up, with one group of everything and the device
-    /// enabled. `queues` are configured, not enabled.
-    fn enabled(host: &Host, queues: &[QueueConfig]) -> Self {
-        let driver = Self::new(host);
-        driver.set_up_config_space();
+    /// Sets configuration space up, makes one group of everything, and enables the device. `queues` are configured, not
+    /// enabled.
+    fn set_up(&self, queues: &[QueueConfig]) {
+        self.set_up_config_space();
         for (queue, config) in (0..).zip(queues) {
-            driver.configure(queue, config);
+            self.configure(queue, config);
         }
-        driver.write(GROUPS, (1 << queues.len()) - 1);
-        driver.write(GROUPS + table::GRPCFG_ENGINES, 0b1111);
+        self.write(GROUPS, (1 << queues.len()) - 1);
+        self.write(GROUPS + table::GRPCFG_ENGINES, 0b1111);
         assert_eq!(
-            driver.command(Command::ENABLE_DEVICE, 0),
+            self.command(Command::ENABLE_DEVICE, 0),
             CommandError::SUCCESS
         );
-        driver
     }
 
     fn extended(&self, id: u16, offset: u16) -> u16 {

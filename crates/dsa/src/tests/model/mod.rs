@@ -14,9 +14,9 @@ use crate::spec::{CompletionRecord, Descriptor, Flags, Opcode, Status};
 
 /// Memory as a process sees it, from an address on.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Memory {
-    pub(super) base: u64,
-    pub(super) bytes: Vec<u8>,
+pub(crate) struct Memory {
+    pub(crate) base: u64,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// Not its bytes: there are too many.
@@ -27,11 +27,11 @@ impl std::fmt::Debug for Memory {
 }
 
 impl Memory {
-    pub(super) fn at(&self, at: u64, len: usize) -> &[u8] {
+    pub(crate) fn at(&self, at: u64, len: usize) -> &[u8] {
         &self.bytes[self.index(at)..][..len]
     }
 
-    pub(super) fn put(&mut self, at: u64, bytes: &[u8]) {
+    pub(crate) fn put(&mut self, at: u64, bytes: &[u8]) {
         let at = self.index(at);
         self.bytes[at..][..bytes.len()].copy_from_slice(bytes);
     }
@@ -47,7 +47,7 @@ impl Memory {
 }
 
 /// What the record of a descriptor says that the device was right to take, and what it did to memory.
-pub(super) fn run(descriptor: &Descriptor, memory: &mut Memory) -> CompletionRecord {
+pub(crate) fn run(descriptor: &Descriptor, memory: &mut Memory) -> CompletionRecord {
     let Descriptor {
         first,
         second,

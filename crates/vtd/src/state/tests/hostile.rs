@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::super::codec::{HEAD_BYTES, VERSION, with_head};
+use palisade_pci::saved::HEAD_BYTES;
+
+use super::super::codec::FORMAT;
 use super::*;
 
 /// The bytes of a unit at work, with something in every section.
@@ -47,9 +49,9 @@ fn every_flipped_bit_is_refused() {
 #[test]
 fn another_version_is_named() {
     let mut bytes = bytes();
-    bytes[8..12].copy_from_slice(&(VERSION + 1).to_le_bytes());
+    bytes[8..12].copy_from_slice(&(FORMAT.version + 1).to_le_bytes());
     let error = UnitState::from_bytes(&bytes).unwrap_err();
-    assert_eq!(error, Unreadable::Version(VERSION + 1));
+    assert_eq!(error, Unreadable::Version(FORMAT.version + 1));
     assert_eq!(UnitState::from_bytes(b"{}"), Err(Unreadable::Foreign));
 }
 
@@ -58,7 +60,7 @@ fn changed(bytes: &[u8], at: usize, with: u8) -> Vec<u8> {
     let mut body = bytes[HEAD_BYTES..].to_vec();
     let index = at % body.len();
     body[index] ^= with;
-    with_head(&body)
+    FORMAT.with_head(&body)
 }
 
 #[test]
@@ -106,7 +108,7 @@ proptest! {
     #[test]
     fn anything_is_refused_or_is_a_state(body in proptest::collection::vec(any::<u8>(), 0..2000)) {
         prop_assert!(UnitState::from_bytes(&body).is_err());
-        prop_assert!(UnitState::from_bytes(&with_head(&body)).is_err());
+        prop_assert!(UnitState::from_bytes(&FORMAT.with_head(&body)).is_err());
     }
 
     /// A unit comes to life from whatever is taken for a state, and serves its guest.

@@ -1,0 +1,96 @@
+//! States as they were written once: what this version reads for as long as it is this version.
+
+use std::path::PathBuf;
+
+use zerocopy::IntoBytes;
+
+use super::*;
+use crate::spec::InterruptPermission;
+
+/// Writes the files anew when set. Only a new version of the format may change them.
+const UPDATE: &str = "UPDATE_GOLDEN";
+
+fn file(name: &str) -> PathBuf {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+    PathBuf::from(directory).join(name)
+}
+
+fn check(name: &str, machine: &Machine) {
+    let bytes = machine.stop_and_save();
+    if std::env::var_os(UPDATE).is_some() {
+        std::fs::write(file(name), &bytes).unwrap();
+    }
+    let golden = std::fs::read(file(name)).unwrap();
+    assert!(golden == bytes, "{name} is not what is written today");
+    machine.other(9).take_over(&golden);
+}
+
+#[test]
+fn a_function_after_reset() {
+    check("function-v1-reset.bin", &Machine::new(0));
+}
+
+#[test]
+fn a_function_that_has_halted() {
+    let machine = Machine::with(0, &[dedicated(5)]);
+    machine.driver.function.config_write(4, &[2, 0]);
+    check("function-v1-halted.bin", &machine);
+}
+
+/// Something of everything: a state for the hostile tests, too.
+pub(super) fn at_work() -> Machine {
+    let machine = Machine::with(100, &[dedicated(5), shared(), dedicated(6)]);
+    let root = machine.process(5);
+    machine.process(6);
+    let permission = InterruptPermission::new()
+        .with_pasid_enable(true)
+        .with_pasid(6);
+    machine
+        .driver
+        .write(PERMISSIONS + 8, permission.into_bits());
+    machine.driver.write(register::GENCTRL, 1);
+    machine.driver.submit(7, &copy(0));
+    let beyond = Descriptor::memory_move(FROM, TO + 0x1000, 64);
+    let parts = [copy(1), beyond.with_flags(BLOCK).with_record(RECORD + 64)];
+    machine.host.write(FROM + 0x3000, parts.as_bytes());
+    let batch = Descriptor::batch(FROM + 0x3000, 2).with_record(RECORD);
+    machine.driver.submit(0, &batch);
+    machine.map(root, TO);
+    let across = |descriptor: Descriptor| descriptor.with_flags(BLOCK).with_pasid(5);
+    let crc = Descriptor::copy_crc(FROM, TO, 0x2000);
+    machine
+        .driver
+        .submit(1, &across(crc.with_record(RECORD + 96)));
+    let fill = Descriptor::memory_fill(7, TO, 0x2000);
+    machine
+        .driver
+        .submit(1, &across(fill.with_record(RECORD + 128)));
+    machine
+        .driver
+        .submit(2, &Descriptor::memory_move(TO, FROM, 64).with_flags(BLOCK));
+    machine.run();
+    let drain = Command::of(Command::DRAIN_PASID)
+        .with_operand(5)
+        .with_interrupt(true);
+    assert!(machine.driver.command_now(drain).active());
+    machine.driver.submit(0, &copy(5));
+    machine.driver.submit(0, &Descriptor::drain());
+    machine.driver.submit(1, &copy(6).with_pasid(6));
+    let portal = portal_offset(0, Portal::Limited);
+    let descriptor = copy(7);
+    let part = &descriptor.as_bytes()[..8];
+    machine
+        .driver
+        .function
+        .bar_write(Bar::Bar2, portal, part)
+        .unwrap();
+    machine.migration().stop();
+    machine.driver.submit(2, &copy(8));
+    machine.driver.write(register::GENCTRL, 3);
+    machine
+}
+
+#[test]
+fn a_function_at_work() {
+    check("function-v1-working.bin", &at_work());
+}
