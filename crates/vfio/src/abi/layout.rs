@@ -1,32 +1,51 @@
 //! What the arguments look like, field by field. Sizes and offsets are those of the proposals and of
 //! `linux/iommu.h` as it stood in Linux 5.8, checked here at compile time.
 
-use core::mem::offset_of;
+use zerocopy::little_endian::{U16, U32, U64};
 
-use zerocopy::{
-    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
-    little_endian::{U16, U32, U64},
-};
+/// A field of a layout, to be told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Where it starts.
+    pub at: usize,
+    /// Its size.
+    pub len_bytes: usize,
+    /// Its name.
+    pub name: &'static str,
+    /// What stands there, in words.
+    pub says: &'static str,
+}
 
+/// Makes a structure of bytes whose size and whose fields' places are checked when it is compiled, and whose
+/// fields can be told of in documents.
+#[macro_export]
 macro_rules! layout {
-    ($(#[$doc:meta])* $name:ident, $size:literal, { $($(#[$field_doc:meta])* $field:ident: $type:ty = $at:literal,)* }) => {
+    ($(#[$doc:meta])* $name:ident, $size:literal, { $($(#[doc = $says:literal])* $field:ident: $type:ty = $at:literal,)* }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+        #[derive(
+            Clone, Copy, Debug, Default, PartialEq, Eq, ::zerocopy::FromBytes, ::zerocopy::IntoBytes,
+            ::zerocopy::Immutable, ::zerocopy::KnownLayout, ::zerocopy::Unaligned,
+        )]
         #[repr(C)]
         pub struct $name {
-            $($(#[$field_doc])* pub $field: $type,)*
+            $($(#[doc = $says])* pub $field: $type,)*
         }
 
         const _: () = {
             assert!(size_of::<$name>() == $size);
-            $(assert!(offset_of!($name, $field) == $at);)*
+            $(assert!(::core::mem::offset_of!($name, $field) == $at);)*
         };
 
         impl $name {
-            /// The size in bytes, as `argsz` counts it.
+            /// The size in bytes.
             pub const BYTES: u32 = $size;
-            /// Its fields: where each starts, its size, its name.
-            pub const FIELDS: &[(usize, usize, &str)] = &[$(($at, size_of::<$type>(), stringify!($field))),*];
+            /// Its fields.
+            pub const FIELDS: &[$crate::abi::layout::Field] = &[$($crate::abi::layout::Field {
+                at: $at,
+                len_bytes: size_of::<$type>(),
+                name: stringify!($field),
+                says: concat!($($says),*),
+            }),*];
         }
     };
 }

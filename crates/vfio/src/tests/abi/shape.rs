@@ -128,11 +128,11 @@ fn r24_a_client_speaks_one_of_the_two_and_unknown_numbers_are_enotty() {
 
 #[test]
 fn r23_r24_layouts_are_gapless_up_to_their_ends() {
-    fn gapless(fields: &[(usize, usize, &str)], bytes: u32) {
+    fn gapless(fields: &[Field], bytes: u32) {
         let mut end = 0;
-        for (at, len, name) in fields {
-            assert_eq!(*at, end, "{name}");
-            end += len;
+        for field in fields {
+            assert_eq!(field.at, end, "{}", field.name);
+            end += field.len_bytes;
         }
         assert_eq!(end, bytes as usize);
     }
