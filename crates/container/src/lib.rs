@@ -1,0 +1,23 @@
+//! The container socket: how a VMM in another process makes the requests of [`palisade_vfio::abi`].
+//!
+//! Each message carries the number of a request and the bytes of its argument, as a call of `ioctl` has them, and
+//! descriptors beside it; each answer what the call returns, or its errno, and the bytes that it changed.
+//! `docs/container.md` tells the protocol, for clients in other languages.
+//!
+//! [`wire`] knows bytes and nothing else. [`Server`] listens, lets in whom its [`Access`] allows, and gives each
+//! client a thread; [`serve`] is one client on a thread of one's own. A client is trusted with nothing: a
+//! message is bounded and complete before it is looked at, descriptors that nobody asked for are closed, and one that
+//! breaks the protocol loses its own connection and nothing else. However a connection ends, what its VMM took is
+//! unbound, drained and freed when the VMM's last one has gone. [`Client`] is the other side.
+//!
+//! What this room will not do: it knows no request's meaning, and makes no socket.
+
+mod access;
+mod client;
+mod server;
+mod socket;
+pub mod wire;
+
+pub use access::{Access, AllowedUids, NotAllowed, Peer};
+pub use client::{Capability, Client, ClientError, Info, Invalidate, Process, Reply, Which};
+pub use server::{ConnectionError, Server, Stopper, serve};
