@@ -14,10 +14,15 @@
 
 mod access;
 mod client;
+mod eventfd;
 mod server;
 mod socket;
 pub mod wire;
 
 pub use access::{Access, AllowedUids, NotAllowed, Peer};
-pub use client::{Capability, Client, ClientError, Info, Invalidate, Process, Reply, Which};
+pub use client::{
+    Attaching, Capability, Client, ClientError, FaultQueue, FunctionInfo, Info, Invalidate,
+    Process, Reply, Which,
+};
+pub use eventfd::EventFds;
 pub use server::{ConnectionError, Server, Stopper, serve};

@@ -1,6 +1,8 @@
 //! The client's side.
 
 mod error;
+mod faults;
+mod functions;
 mod pasids;
 mod platform;
 
@@ -13,6 +15,8 @@ use palisade_vfio::abi::{Number, Request};
 use zerocopy::{FromBytes, IntoBytes};
 
 pub use error::ClientError;
+pub use faults::FaultQueue;
+pub use functions::{Attaching, FunctionInfo};
 pub use pasids::{Invalidate, Process, Which};
 pub use platform::{Capability, Info};
 

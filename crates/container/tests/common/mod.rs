@@ -2,16 +2,17 @@
 #![expect(dead_code, reason = "each test program uses its part")]
 
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use palisade_container::{Client, ClientError, ConnectionError, serve};
+use palisade_container::{Client, ClientError, ConnectionError, EventFds, serve};
 use palisade_ioasid::{Authority, Quota};
 use palisade_iommu::{DmaError, DmaPort, FunctionHandle, Iommu, PasidSupport, Requester, Sharing};
 use palisade_memory::{GuestMemory, Protection, SharedMemory};
 use palisade_units::{Bdf, Gpa, HostPasid, Iova, TenantId};
-use palisade_vfio::abi::{StageFormat, Unit, Vmm};
+use palisade_vfio::abi::{FaultDelivery, Offer, Offers, StageFormat, Unit, Vmm};
 use palisade_vfio::{Abi, Attachment, Container, Nesting};
 
 pub(crate) const BOTH: [Abi; 2] = [Abi::V1, Abi::V7];
@@ -36,36 +37,62 @@ pub(crate) struct World {
     pub(crate) container: Container,
     pub(crate) vmm: Vmm,
     pub(crate) ram: SharedMemory,
-    attachment: Attachment,
+    attachment: Option<Attachment>,
     next_table: AtomicU64,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
+        let mut world = Self::without_function(Offers {
+            units: vec![UNIT],
+            ..Offers::default()
+        });
+        let memory = GuestMemory::new();
+        let whole = Protection::ReadWrite;
+        memory
+            .map(Gpa::new(0), RAM_BYTES, world.ram.backing(), whole)
+            .unwrap();
+        let function = world.function.clone();
+        let attached = world
+            .container
+            .attach(PLACE, function, Sharing::Mediated, memory);
+        world.attachment = Some(attached.unwrap());
+        world
+    }
+
+    /// A tenant whose VMM attaches the function and maps the memory itself, and is told of its faults.
+    pub(crate) fn offering() -> Self {
+        let mut world = Self::without_function(Offers::default());
+        let offers = Offers {
+            units: vec![UNIT],
+            functions: vec![Offer {
+                guest_bdf: PLACE,
+                function: world.function.clone(),
+                sharing: Sharing::Mediated,
+            }],
+            faults: FaultDelivery::ByRing(Arc::new(EventFds::default())),
+            ..Offers::default()
+        };
+        world.vmm = Vmm::with(world.container.clone(), offers);
+        world
+    }
+
+    fn without_function(offers: Offers) -> Self {
         let authority = Authority::new(&[]);
         let iommu = Iommu::audited_by(&authority);
         let set = authority.create_set(TenantId::new(1), Quota::default());
         let container = Container::new(set.unwrap());
-        let ram = SharedMemory::create("guest", RAM_BYTES).unwrap();
-        let memory = GuestMemory::new();
-        memory
-            .map(Gpa::new(0), RAM_BYTES, ram.backing(), Protection::ReadWrite)
-            .unwrap();
-        let host_bdf = Bdf::new(0x6a, 1, 0);
         let function = iommu
-            .add_function(host_bdf, PasidSupport::Width(20))
-            .unwrap();
-        let attachment = container
-            .attach(PLACE, function.clone(), Sharing::Mediated, memory)
+            .add_function(Bdf::new(0x6a, 1, 0), PasidSupport::Width(20))
             .unwrap();
         Self {
-            vmm: Vmm::new(container.clone(), &[UNIT]),
+            vmm: Vmm::with(container.clone(), offers),
             authority,
             iommu,
             function,
             container,
-            ram,
-            attachment,
+            ram: SharedMemory::create("guest", RAM_BYTES).unwrap(),
+            attachment: None,
             next_table: AtomicU64::new(TABLES),
         }
     }

@@ -3,15 +3,17 @@
 use palisade_container::wire::Kind;
 use palisade_vfio::abi::Request;
 use palisade_vfio::abi::layout::{
-    BindData, Field, Head, Info, InvalidateAddress, InvalidateData, InvalidatePasid,
-    NestingCapabilityV1, NestingCapabilityV7, PasidAllocateV1, PasidFreeV1, PasidRequestV7,
+    BindData, FaultEntry, FaultRing, Field, FunctionEntry, FunctionList, FunctionPlace, Head, Info,
+    InvalidateAddress, InvalidateData, InvalidatePasid, MapDma, NestingCapabilityV1,
+    NestingCapabilityV7, PageRequestEntry, PageResponse, PasidAllocateV1, PasidFreeV1,
+    PasidRequestV7, RingHead, UnmapDma,
 };
 
 pub(crate) const FRONT: &str = "# The container socket
 
-How a VMM in another process asks for PASIDs, binds its guest's page tables to them and invalidates caches: the requests
-that were proposed for VFIO in 2020, in both their forms, over a Unix socket. A client in any language can be
-written from this page. Written by `UPDATE_DOCS=1 cargo test -p palisade-container --test protocol` from the code, which
+How a VMM in another process maps its guest's memory, attaches functions, asks for PASIDs, binds its guest's page tables to
+them, invalidates caches, and is told of faults and page requests: the requests that were proposed for VFIO in 2020,
+in both their forms, and a few more, over a Unix socket. A client in any language can be written from this page. Written by `UPDATE_DOCS=1 cargo test -p palisade-container --test protocol` from the code, which
 also checks that it is true. The server and a client in Rust are `crates/container`.
 
 ## Messages
@@ -52,22 +54,27 @@ are not in the message are EFAULT where the request needs them. No more than `ar
 the answer's payload can be longer than the request's was.
 
 Descriptors travel beside a message as ancillary data (`SCM_RIGHTS`), sent together with its first byte, in one
-`sendmsg` of their own. A request that takes no descriptors is refused with EINVAL where some came, and the server closes
-them. Descriptors of an answer come the same way.
+`sendmsg` of their own. A request with another number of them than the table says is refused with EINVAL, and the server
+closes them. Descriptors of an answer come the same way.
 
 Who may connect is decided by the user of the process at the other end (`SO_PEERCRED`); others find the connection
 closed. The connections of one VMM share one set of PASIDs and one quota. A connection ends when its socket is closed or
 when the process that connected it ends, whoever else has the socket by then. With the last one of a VMM, every PASID
-that was taken is unbound, its page requests are answered, it is drained and freed.
+that was taken is unbound, its page requests are answered, it is drained and freed; functions that were attached over
+the socket are detached, and memory is unmapped.
 ";
 
 pub(crate) const ERRORS: &[(&str, u32, &str)] = &[
     (
         "ENOENT",
         2,
-        "the PASID is not allocated, or not by this VMM's requests, or bound nowhere",
+        "the PASID is not allocated, or not by this VMM's requests, or bound nowhere; the range has a hole; no such group waits",
     ),
-    ("EACCES", 13, "the PASID is another tenant's"),
+    (
+        "EACCES",
+        13,
+        "the PASID is another tenant's; the file is not open for reading, or writing",
+    ),
     (
         "EFAULT",
         14,
@@ -76,7 +83,18 @@ pub(crate) const ERRORS: &[(&str, u32, &str)] = &[
     (
         "EBUSY",
         16,
-        "another function of the tenant has it bound to another space on the same parent",
+        "another function of the tenant has it bound to another space on the same parent; the function is another \
+         tenant's; there is a ring already",
+    ),
+    (
+        "EEXIST",
+        17,
+        "there is memory in the range, or a function at the place",
+    ),
+    (
+        "ENODEV",
+        19,
+        "no function is there, or to be had; the file cannot be mapped",
     ),
     (
         "EINVAL",
@@ -96,7 +114,8 @@ pub(crate) const ERRORS: &[(&str, u32, &str)] = &[
     (
         "EOPNOTSUPP",
         95,
-        "nesting was not chosen, or the platform does not have it; version 7: there is no function to translate for",
+        "nesting was not chosen, or the platform does not have it; version 7: there is no function to translate for; \
+         something that the text of the request says",
     ),
 ];
 
@@ -154,6 +173,24 @@ pub(crate) struct Told {
     pub(crate) says: &'static str,
     pub(crate) layouts: &'static [(&'static str, &'static [Field])],
 }
+
+const RING_SAYS: &str = "Has faults and page requests of the VMM's functions delivered in a ring of shared memory, as \
+long as this connection lasts. The descriptor is an eventfd, the answer's descriptor a file to be mapped, read and write, \
+`region_bytes` long. A VMM has one ring at a time: EBUSY; EOPNOTSUPP where the host tells somebody else of its faults.
+
+The region begins with RingHead. Entry n stands at RING_ENTRIES + `entry_bytes` * (n modulo `entries`). Head and tail go \
+round at 2^32; there are head - tail entries to take, from the tail on. The client takes them, writes the tail, with a full \
+memory barrier after it, and looks at the head once more before it waits for the eventfd, which is written when an entry \
+comes into a ring that was empty. Each entry is a FaultEntry or a PageRequestEntry, by its kind. A fault that finds no room \
+is counted and dropped; a page request that finds none is answered by the server. The server reads nothing but the tail, and \
+passes over one that is not between the last one and the head.";
+
+const RING_LAYOUTS: &[(&str, &[Field])] = &[
+    ("FaultRing", FaultRing::FIELDS),
+    ("RingHead", RingHead::FIELDS),
+    ("FaultEntry", FaultEntry::FIELDS),
+    ("PageRequestEntry", PageRequestEntry::FIELDS),
+];
 
 const NOTHING: Told = Told {
     argument: Argument::None,
@@ -240,6 +277,20 @@ pub(crate) fn told(request: Request) -> Told {
             ],
             ..sized
         },
+        Request::MapDma => Told {
+            descriptors: "a file",
+            says: "Maps a part of a file as guest memory, for the functions that this VMM attaches. `vaddr` is an offset in \
+                   the file. Functions that the host has attached have their memory from elsewhere. Memory that may only be \
+                   written is EOPNOTSUPP.",
+            layouts: &[("MapDma", MapDma::FIELDS)],
+            ..sized
+        },
+        Request::UnmapDma => Told {
+            says: "Unmaps guest memory: a range that whole maps fill without a hole, or everything. When it is answered, no \
+                   function reaches it, by whatever translation.",
+            layouts: &[("UnmapDma", UnmapDma::FIELDS)],
+            ..sized
+        },
         Request::PasidRequestV7 => Told {
             says: "Takes the lowest free PASID of a range, both ends included, and returns it; or frees all in the range that \
                    this VMM took, and returns 0, also where that is none.",
@@ -269,6 +320,38 @@ pub(crate) fn told(request: Request) -> Told {
         Request::CacheInvalidate => Told {
             says: INVALIDATE_SAYS,
             layouts: INVALIDATE_LAYOUTS,
+            ..sized
+        },
+        Request::FunctionList => Told {
+            says: "Lists the functions of the VMM: those that are attached, and those that it may attach. As many entries \
+                   follow as `argsz` has room for, in the order of their places.",
+            layouts: &[
+                ("FunctionList", FunctionList::FIELDS),
+                ("FunctionEntry", FunctionEntry::FIELDS),
+            ],
+            ..sized
+        },
+        Request::FunctionAttach => Told {
+            says: "Attaches a function that is offered. It reaches the memory that this VMM maps; what is bound before is not \
+                   bound on it. It takes one PASID of the quota, for its requests without one.",
+            layouts: &[("FunctionPlace", FunctionPlace::FIELDS)],
+            ..sized
+        },
+        Request::FunctionDetach => Told {
+            says: "Detaches a function that was attached by the request above, with the same argument. When it is answered, \
+                   everything on it is unbound and drained.",
+            ..sized
+        },
+        Request::FaultRing => Told {
+            descriptors: "an eventfd; the answer: a file",
+            says: RING_SAYS,
+            layouts: RING_LAYOUTS,
+            ..sized
+        },
+        Request::PageResponse => Told {
+            says: "Answers a page request group, once it is complete, in the names that the request had. Accepted once: \
+                   ENOENT where no such group waits.",
+            layouts: &[("PageResponse", PageResponse::FIELDS)],
             ..sized
         },
     }

@@ -46,6 +46,9 @@ pub enum AbiError {
     /// There is no function to be had at that place.
     #[error("no function is to be had at guest {0}")]
     NoFunction(Bdf),
+    /// The VMM has a ring of faults already.
+    #[error("the VMM has a ring of faults already: close the connection that asked for it")]
+    HasRing,
     /// The container refused.
     #[error(transparent)]
     Vfio(#[from] VfioError),
@@ -58,6 +61,7 @@ pub enum AbiError {
 }
 
 const EFAULT: i32 = 14;
+const EBUSY: i32 = 16;
 const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
 const ENOTTY: i32 = 25;
@@ -75,6 +79,7 @@ impl AbiError {
             }
             Self::NotOffered(_) => EOPNOTSUPP,
             Self::NoFunction(_) => ENODEV,
+            Self::HasRing => EBUSY,
             Self::Vfio(error) => error.errno(),
             Self::Map(error) => error.errno().raw_os_error(),
             Self::Host(errno) => errno.get(),

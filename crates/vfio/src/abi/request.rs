@@ -17,7 +17,7 @@ impl Number {
     /// The request +`n` of VFIO: `_IO(';', 100 + n)`.
     #[must_use]
     pub const fn vfio(n: u8) -> Self {
-        Self((b';' as u32) << 8 | (100 + n) as u32)
+        Self((b';' as u32) << 8 | 100_u8.wrapping_add(n) as u32)
     }
 
     /// The value.
@@ -81,6 +81,10 @@ requests! {
     SetIommu = 2, "VFIO_SET_IOMMU", None;
     /// What the platform can do, with a chain of capabilities.
     GetInfo = 12, "VFIO_IOMMU_GET_INFO", None;
+    /// Maps memory of the client, whose file comes with it, for its functions.
+    MapDma = 13, "VFIO_IOMMU_MAP_DMA", None;
+    /// Unmaps it.
+    UnmapDma = 14, "VFIO_IOMMU_UNMAP_DMA", None;
     /// Version 7: takes a PASID, or frees a range of them.
     PasidRequestV7 = 18, "VFIO_IOMMU_PASID_REQUEST", Some(Abi::V7);
     /// Version 7: binds, unbinds, invalidates.
@@ -91,6 +95,16 @@ requests! {
     Bind = 23, "VFIO_IOMMU_BIND", Some(Abi::V1);
     /// Version 1: invalidates.
     CacheInvalidate = 24, "VFIO_IOMMU_CACHE_INVALIDATE", Some(Abi::V1);
+    /// Lists the functions that the client has or may have. This and those after it are no requests of VFIO's.
+    FunctionList = 140, "PALISADE_FUNCTION_LIST", None;
+    /// Attaches a function.
+    FunctionAttach = 141, "PALISADE_FUNCTION_ATTACH", None;
+    /// Detaches one.
+    FunctionDetach = 142, "PALISADE_FUNCTION_DETACH", None;
+    /// Has faults and page requests delivered in a ring of shared memory.
+    FaultRing = 143, "PALISADE_FAULT_RING", None;
+    /// Answers a page request group.
+    PageResponse = 144, "PALISADE_PAGE_RESPONSE", None;
 }
 
 impl Request {
@@ -98,6 +112,15 @@ impl Request {
     #[must_use]
     pub const fn number(self) -> Number {
         Number::vfio(self.n())
+    }
+
+    /// How many descriptors come with it.
+    #[must_use]
+    pub const fn descriptors(self) -> usize {
+        match self {
+            Self::MapDma | Self::FaultRing => 1,
+            _ => 0,
+        }
     }
 
     /// The request with this number; `None` where there is none.

@@ -1,12 +1,16 @@
 use std::os::fd::OwnedFd;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use palisade_ioasid::Errno;
 
 use super::argument::Argument;
 use super::layout::{Head, OP_BIND, OP_INVALIDATE, OP_UNBIND};
-use super::{AbiError, Answer, Nested, Number, Request, Vmm, bind, info, invalidate, pasid};
-use crate::{Abi, Container, Nesting, PasidRequests};
+use super::vmm::Inner;
+use super::{
+    AbiError, Answer, Nested, Number, Request, Vmm, bind, faults, functions, info, invalidate,
+    memory, pasid,
+};
+use crate::{Abi, Container, FaultRing, Nesting, PasidRequests};
 
 /// The version of VFIO.
 const API_VERSION: i32 = 0;
@@ -21,6 +25,8 @@ pub struct Session {
     vmm: Vmm,
     abi: Abi,
     nesting: OnceLock<Nesting>,
+    /// Goes after the last session of the VMM has cleaned up: until then it is told of what ends.
+    ring: OnceLock<Arc<FaultRing>>,
 }
 
 impl Session {
@@ -29,6 +35,7 @@ impl Session {
             vmm,
             abi,
             nesting: OnceLock::new(),
+            ring: OnceLock::new(),
         }
     }
 
@@ -65,10 +72,30 @@ impl Session {
         if request.only_in().is_some_and(|abi| abi != self.abi) {
             return Err(AbiError::OtherVersion(request));
         }
-        if !descriptors.is_empty() {
-            let got = descriptors.len();
-            return Err(AbiError::Descriptors { wanted: 0, got });
+        let (wanted, got) = (request.descriptors(), descriptors.len());
+        if wanted != got {
+            return Err(AbiError::Descriptors { wanted, got });
         }
+        match descriptors.into_iter().next() {
+            Some(descriptor) => self.with_descriptor(request, argument, descriptor),
+            None => self.without_descriptor(request, argument),
+        }
+    }
+
+    fn with_descriptor(
+        &self,
+        request: Request,
+        argument: &[u8],
+        descriptor: OwnedFd,
+    ) -> Result<Answer, AbiError> {
+        match request {
+            Request::MapDma => memory::map(self, Argument::new(argument)?, descriptor),
+            Request::FaultRing => faults::ring(self, Argument::new(argument)?, descriptor),
+            _ => Err(AbiError::Descriptors { wanted: 0, got: 1 }),
+        }
+    }
+
+    fn without_descriptor(&self, request: Request, argument: &[u8]) -> Result<Answer, AbiError> {
         match request {
             Request::GetApiVersion => Ok(Answer::value(API_VERSION)),
             Request::CheckExtension => info::check_extension(self, argument),
@@ -79,6 +106,14 @@ impl Session {
             Request::PasidRequestV1 => pasid::request_v1(self, Argument::new(argument)?),
             Request::Bind => bind::request_v1(self, Argument::new(argument)?),
             Request::CacheInvalidate => invalidate::request_v1(self, Argument::new(argument)?),
+            Request::UnmapDma => memory::unmap(self, Argument::new(argument)?),
+            Request::FunctionList => functions::list(self, Argument::new(argument)?),
+            Request::FunctionAttach => functions::attach(self, Argument::new(argument)?),
+            Request::FunctionDetach => functions::detach(self, Argument::new(argument)?),
+            Request::PageResponse => faults::respond(self, Argument::new(argument)?),
+            Request::MapDma | Request::FaultRing => {
+                Err(AbiError::Descriptors { wanted: 1, got: 0 })
+            }
         }
     }
 
@@ -104,6 +139,14 @@ impl Session {
 
     pub(super) fn container(&self) -> &Container {
         &self.vmm.inner.container
+    }
+
+    pub(super) fn vmm(&self) -> &Inner {
+        &self.vmm.inner
+    }
+
+    pub(super) fn keep_ring(&self, ring: Arc<FaultRing>) -> Result<(), AbiError> {
+        self.ring.set(ring).map_err(|_| AbiError::HasRing)
     }
 
     pub(super) fn nested(&self) -> Nested {

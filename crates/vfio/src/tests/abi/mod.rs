@@ -2,19 +2,29 @@
 
 mod binding;
 mod closing;
+mod faults;
+mod functions;
 mod hostile;
 mod info;
 mod invalidating;
+mod memory;
 mod mistakes;
 mod pasids;
 mod shape;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::world::*;
 use crate::abi::layout::*;
-use crate::abi::{Answer, Nested, Number, Request, Session, StageFormat, Unit, Vmm};
-use crate::{Abi, Attachment};
+use crate::abi::{
+    Answer, Doorbells, FaultDelivery, Nested, Number, Offer, Offers, Request, Session, StageFormat,
+    Unit, Vmm,
+};
+use crate::{Abi, Attachment, Bell};
 use palisade_ioasid::Errno;
 use palisade_iommu::{FunctionHandle, Sharing, Space};
 
@@ -66,6 +76,17 @@ impl Client {
 
     pub(super) fn ask(&self, request: Request, argument: &[u8]) -> Result<Answer, i32> {
         let answer = self.session.ioctl(request.number(), argument, Vec::new());
+        answer.map_err(Errno::get)
+    }
+
+    /// With a descriptor beside it.
+    pub(super) fn ask_with(
+        &self,
+        request: Request,
+        argument: &[u8],
+        fd: OwnedFd,
+    ) -> Result<Answer, i32> {
+        let answer = self.session.ioctl(request.number(), argument, vec![fd]);
         answer.map_err(Errno::get)
     }
 
@@ -241,4 +262,113 @@ pub(super) fn client(abi: Abi) -> (Host, Tenant, FunctionHandle, Attachment, Cli
 
 pub(super) fn nested_of(units: &[Unit]) -> Nested {
     Nested::of(units)
+}
+
+/// Bells that count how often all of them rang, whatever the descriptor.
+#[derive(Clone, Default)]
+pub(super) struct Counting(pub(super) Arc<AtomicUsize>);
+
+impl Doorbells for Counting {
+    fn bell(&self, _: OwnedFd) -> Result<Box<dyn Bell>, Errno> {
+        let count = Arc::clone(&self.0);
+        Ok(Box::new(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        }))
+    }
+}
+
+impl Counting {
+    pub(super) fn rung(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A tenant whose VMM attaches its functions itself: slices at slots 4 and 5, of parents of these numbers.
+pub(super) struct Alone {
+    pub(super) host_side: Host,
+    pub(super) alice: Tenant,
+    pub(super) parents: [FunctionHandle; 2],
+    pub(super) bells: Counting,
+    pub(super) vmm: Vmm,
+}
+
+impl Alone {
+    pub(super) fn new() -> Self {
+        let host_side = Host::new();
+        let alice = host_side.tenant(1);
+        let parents = [4, 5].map(|n| host_side.parent(n));
+        let bells = Counting::default();
+        let offers = Offers {
+            units: vec![UNIT],
+            functions: [4, 5]
+                .into_iter()
+                .zip(&parents)
+                .map(|(n, parent)| Offer {
+                    guest_bdf: slot(n),
+                    function: parent.clone(),
+                    sharing: Sharing::Mediated,
+                })
+                .collect(),
+            faults: FaultDelivery::ByRing(Arc::new(bells.clone())),
+            ..Offers::default()
+        };
+        Self {
+            vmm: Vmm::with(alice.container.clone(), offers),
+            host_side,
+            alice,
+            parents,
+            bells,
+        }
+    }
+
+    /// A client that has mapped the guest's memory and attached the function at slot 4.
+    pub(super) fn client(&self, abi: Abi) -> Client {
+        let client = Client::nesting(&self.vmm, abi);
+        client.map_ram(&self.alice).unwrap();
+        client.attach(4).unwrap();
+        client
+    }
+}
+
+/// The place of the function at a slot, as requests name it.
+pub(super) fn place_of(device: u8) -> u32 {
+    u32::from(slot(device).requester_id())
+}
+
+impl Client {
+    pub(super) fn map_ram(&self, tenant: &Tenant) -> Result<(), i32> {
+        let file = tenant.ram.backing().fd.try_clone().unwrap();
+        let request = map_request(3, 0, 0, RAM_BYTES);
+        self.ask_with(Request::MapDma, request.as_bytes(), file)?;
+        Ok(())
+    }
+
+    pub(super) fn attach(&self, device: u8) -> Result<(), i32> {
+        self.place(Request::FunctionAttach, place_of(device))
+    }
+
+    pub(super) fn detach(&self, device: u8) -> Result<(), i32> {
+        self.place(Request::FunctionDetach, place_of(device))
+    }
+
+    pub(super) fn place(&self, request: Request, place: u32) -> Result<(), i32> {
+        let argument = FunctionPlace {
+            argsz: 12.into(),
+            flags: 0.into(),
+            place: place.into(),
+        };
+        let answer = self.ask(request, argument.as_bytes())?;
+        assert_eq!((answer.value, answer.written), (0, vec![]));
+        Ok(())
+    }
+}
+
+pub(super) fn map_request(flags: u32, offset: u64, at: u64, len: u64) -> MapDma {
+    MapDma {
+        argsz: 32.into(),
+        flags: flags.into(),
+        vaddr: offset.into(),
+        iova: at.into(),
+        size: len.into(),
+    }
 }

@@ -147,4 +147,14 @@ fn r23_r24_layouts_are_gapless_up_to_their_ends() {
     gapless(Info::FIELDS, 24);
     gapless(NestingCapabilityV1::FIELDS, 16);
     gapless(NestingCapabilityV7::FIELDS, 56);
+    gapless(MapDma::FIELDS, 32);
+    gapless(UnmapDma::FIELDS, 24);
+    gapless(FunctionList::FIELDS, 12);
+    gapless(FunctionEntry::FIELDS, 8);
+    gapless(FunctionPlace::FIELDS, 12);
+    gapless(FaultRing::FIELDS, 16);
+    gapless(RingHead::FIELDS, 24);
+    gapless(FaultEntry::FIELDS, 64);
+    gapless(PageRequestEntry::FIELDS, 64);
+    gapless(PageResponse::FIELDS, 32);
 }
