@@ -20,7 +20,7 @@ use palisade_vfio::abi::layout::Field;
 use palisade_vfio::abi::{EXTENSIONS, Extension, Request};
 use text::{Argument, ERRORS, FRONT, kind_says, layouts, told};
 
-const LAYOUTS: &str = "crates/vfio/src/abi/layout.rs";
+const LAYOUTS: &str = "crates/vfio/src/abi/layout";
 const WIRE: &str = "crates/container/src/wire.rs";
 
 fn root() -> PathBuf {
@@ -66,8 +66,14 @@ fn source(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap()
 }
 
+fn layout_sources() -> String {
+    let files = fs::read_dir(root().join(LAYOUTS)).unwrap();
+    let files = files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap());
+    files.collect()
+}
+
 fn constants(page: &mut String) {
-    let layouts = documented(&source(LAYOUTS));
+    let layouts = documented(&layout_sources());
     let documented: Vec<_> = layouts
         .into_iter()
         .chain(documented(&source(WIRE)))
@@ -181,7 +187,7 @@ fn the_page_in_docs_is_what_the_code_says() {
 /// Every `pub const` and every structure of the layouts.
 #[test]
 fn every_constant_and_every_structure_is_told() {
-    let source = source(LAYOUTS);
+    let source = layout_sources();
     let names = documented(&source);
     assert!(names.len() > 30);
     for (name, says) in &names {
