@@ -261,3 +261,24 @@ fn r42_requests_of_many_connections_at_once() {
     });
     world.wait_for(&books);
 }
+
+#[test]
+fn r54_pasids_are_taken_as_from_dev_ioasid() {
+    for abi in BOTH {
+        let world = World::new();
+        let (client, _serving) = world.connect(abi);
+        let mut client = client.unwrap();
+        assert_eq!(client.ioasid_bits().unwrap(), 20);
+        let n = client.ioasid_alloc(PasidRange::only(40)).unwrap();
+        assert_eq!(errno(client.ioasid_alloc(PasidRange::only(40))), ENOSPC);
+        client.set_nesting(Nesting::On).unwrap();
+        world.ram.store_u64(0x1000, 0xa1).unwrap();
+        let process = Process::at(world.process(&[(BUFFER, 0x1000)]));
+        client.bind(n, None, process).unwrap();
+        let mut port = world.function.port();
+        assert_eq!(read(&mut port, n, BUFFER), Some(0xa1));
+        client.ioasid_free(n).unwrap();
+        assert_eq!(read(&mut port, n, BUFFER), None);
+        assert_eq!(errno(client.ioasid_free(n)), ENOENT);
+    }
+}

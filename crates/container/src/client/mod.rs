@@ -3,6 +3,7 @@
 mod error;
 mod faults;
 mod functions;
+mod ioasid;
 mod pasids;
 mod platform;
 

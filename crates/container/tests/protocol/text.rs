@@ -4,9 +4,9 @@ use palisade_container::wire::Kind;
 use palisade_vfio::abi::Request;
 use palisade_vfio::abi::layout::{
     BindData, FaultEntry, FaultRing, Field, FunctionEntry, FunctionList, FunctionPlace, Head, Info,
-    InvalidateAddress, InvalidateData, InvalidatePasid, MapDma, NestingCapabilityV1,
-    NestingCapabilityV7, PageRequestEntry, PageResponse, PasidAllocateV1, PasidFreeV1,
-    PasidRequestV7, RingHead, UnmapDma,
+    InvalidateAddress, InvalidateData, InvalidatePasid, IoasidAllocate, IoasidInfo, MapDma,
+    NestingCapabilityV1, NestingCapabilityV7, PageRequestEntry, PageResponse, PasidAllocateV1,
+    PasidFreeV1, PasidRequestV7, RingHead, UnmapDma,
 };
 
 pub(crate) const FRONT: &str = "# The container socket
@@ -122,7 +122,8 @@ pub(crate) const ERRORS: &[(&str, u32, &str)] = &[
 pub(crate) const LIST: &str = "
 ## The requests
 
-The number is `_IO(';', 100 + n)`: 0x3b64 + n.
+The number is `_IO(';', 100 + n)`, 0x3b64 + n; of those whose name begins with IOASID it is `_IO('i', 100 + n)`, 0x6964 + n.
+An argument that is a u32 is that number alone, in four bytes.
 ";
 
 pub(crate) const EXTENSIONS: &str = "
@@ -347,6 +348,27 @@ pub(crate) fn told(request: Request) -> Told {
             says: RING_SAYS,
             layouts: RING_LAYOUTS,
             ..sized
+        },
+        Request::IoasidGetApiVersion => Told {
+            says: "Returns 0, the version of the proposed /dev/ioasid.",
+            ..NOTHING
+        },
+        Request::IoasidGetInfo => Told {
+            says: "Tells how many bits a PASID has.",
+            layouts: &[("IoasidInfo", IoasidInfo::FIELDS)],
+            ..sized
+        },
+        Request::IoasidAllocate => Told {
+            says: "Takes the lowest free PASID of a range, both ends included, and returns it. Neither nesting nor a function is \
+                   needed. It is as one of PASID_REQUEST: charged to the same quota, to be bound and freed by the requests \
+                   above.",
+            layouts: &[("IoasidAllocate", IoasidAllocate::FIELDS)],
+            ..sized
+        },
+        Request::IoasidFree => Told {
+            argument: Argument::Number,
+            says: "Frees a PASID that this VMM took, here or by PASID_REQUEST.",
+            ..NOTHING
         },
         Request::PageResponse => Told {
             says: "Answers a page request group, once it is complete, in the names that the request had. Accepted once: \

@@ -1,4 +1,5 @@
-//! The requests of a VMM as bytes: those that were proposed for VFIO in 2020, in both their forms.
+//! The requests of a VMM as bytes: those that were proposed for VFIO in 2020, in both their forms, those of the
+//! `/dev/ioasid` that was proposed beside them, and a few more that a VMM needs that is in another process.
 //!
 //! A [`Session`] is one connection of a [`Vmm`]. It takes the number of a request, as a call of `ioctl` has
 //! it, and the bytes of the argument, and gives back what the call returns and the bytes that it
@@ -17,6 +18,7 @@ mod faults;
 mod functions;
 mod info;
 mod invalidate;
+mod ioasid;
 pub mod layout;
 mod memory;
 mod pasid;

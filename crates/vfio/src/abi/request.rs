@@ -20,6 +20,12 @@ impl Number {
         Self((b';' as u32) << 8 | 100_u8.wrapping_add(n) as u32)
     }
 
+    /// The request +`n` of the proposed `/dev/ioasid`: `_IO('i', 100 + n)`.
+    #[must_use]
+    pub const fn ioasid(n: u8) -> Self {
+        Self((b'i' as u32) << 8 | 100_u8.wrapping_add(n) as u32)
+    }
+
     /// The value.
     #[must_use]
     pub const fn get(self) -> u32 {
@@ -34,7 +40,7 @@ impl fmt::Display for Number {
 }
 
 macro_rules! requests {
-    ($($(#[$doc:meta])* $name:ident = $n:literal, $text:literal, $abi:expr;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $family:ident + $n:literal, $text:literal, $abi:expr;)*) => {
         /// What can be asked for.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Request {
@@ -45,11 +51,19 @@ macro_rules! requests {
             /// Every request, in the order of their numbers.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
-            /// The request's place after VFIO's base: +n.
+            /// The request's place after the base of its family: +n.
             #[must_use]
             pub const fn n(self) -> u8 {
                 match self {
                     $(Self::$name => $n,)*
+                }
+            }
+
+            /// The number of the call.
+            #[must_use]
+            pub const fn number(self) -> Number {
+                match self {
+                    $(Self::$name => Number::$family($n),)*
                 }
             }
 
@@ -74,46 +88,48 @@ macro_rules! requests {
 
 requests! {
     /// Which version of VFIO is spoken: 0.
-    GetApiVersion = 0, "VFIO_GET_API_VERSION", None;
+    GetApiVersion = vfio + 0, "VFIO_GET_API_VERSION", None;
     /// Whether an extension is there.
-    CheckExtension = 1, "VFIO_CHECK_EXTENSION", None;
+    CheckExtension = vfio + 1, "VFIO_CHECK_EXTENSION", None;
     /// Chooses how memory is translated: with nesting, or without.
-    SetIommu = 2, "VFIO_SET_IOMMU", None;
+    SetIommu = vfio + 2, "VFIO_SET_IOMMU", None;
     /// What the platform can do, with a chain of capabilities.
-    GetInfo = 12, "VFIO_IOMMU_GET_INFO", None;
+    GetInfo = vfio + 12, "VFIO_IOMMU_GET_INFO", None;
     /// Maps memory of the client, whose file comes with it, for its functions.
-    MapDma = 13, "VFIO_IOMMU_MAP_DMA", None;
+    MapDma = vfio + 13, "VFIO_IOMMU_MAP_DMA", None;
     /// Unmaps it.
-    UnmapDma = 14, "VFIO_IOMMU_UNMAP_DMA", None;
+    UnmapDma = vfio + 14, "VFIO_IOMMU_UNMAP_DMA", None;
     /// Version 7: takes a PASID, or frees a range of them.
-    PasidRequestV7 = 18, "VFIO_IOMMU_PASID_REQUEST", Some(Abi::V7);
+    PasidRequestV7 = vfio + 18, "VFIO_IOMMU_PASID_REQUEST", Some(Abi::V7);
     /// Version 7: binds, unbinds, invalidates.
-    NestingOp = 19, "VFIO_IOMMU_NESTING_OP", Some(Abi::V7);
+    NestingOp = vfio + 19, "VFIO_IOMMU_NESTING_OP", Some(Abi::V7);
     /// Version 1: takes a PASID, or frees one.
-    PasidRequestV1 = 22, "VFIO_IOMMU_PASID_REQUEST", Some(Abi::V1);
+    PasidRequestV1 = vfio + 22, "VFIO_IOMMU_PASID_REQUEST", Some(Abi::V1);
     /// Version 1: binds, unbinds.
-    Bind = 23, "VFIO_IOMMU_BIND", Some(Abi::V1);
+    Bind = vfio + 23, "VFIO_IOMMU_BIND", Some(Abi::V1);
     /// Version 1: invalidates.
-    CacheInvalidate = 24, "VFIO_IOMMU_CACHE_INVALIDATE", Some(Abi::V1);
+    CacheInvalidate = vfio + 24, "VFIO_IOMMU_CACHE_INVALIDATE", Some(Abi::V1);
     /// Lists the functions that the client has or may have. This and those after it are no requests of VFIO's.
-    FunctionList = 140, "PALISADE_FUNCTION_LIST", None;
+    FunctionList = vfio + 140, "PALISADE_FUNCTION_LIST", None;
     /// Attaches a function.
-    FunctionAttach = 141, "PALISADE_FUNCTION_ATTACH", None;
+    FunctionAttach = vfio + 141, "PALISADE_FUNCTION_ATTACH", None;
     /// Detaches one.
-    FunctionDetach = 142, "PALISADE_FUNCTION_DETACH", None;
+    FunctionDetach = vfio + 142, "PALISADE_FUNCTION_DETACH", None;
     /// Has faults and page requests delivered in a ring of shared memory.
-    FaultRing = 143, "PALISADE_FAULT_RING", None;
+    FaultRing = vfio + 143, "PALISADE_FAULT_RING", None;
     /// Answers a page request group.
-    PageResponse = 144, "PALISADE_PAGE_RESPONSE", None;
+    PageResponse = vfio + 144, "PALISADE_PAGE_RESPONSE", None;
+    /// Which version of `/dev/ioasid` is spoken: 0.
+    IoasidGetApiVersion = ioasid + 0, "IOASID_GET_API_VERSION", None;
+    /// How many bits a PASID has.
+    IoasidGetInfo = ioasid + 1, "IOASID_GET_INFO", None;
+    /// Takes a PASID.
+    IoasidAllocate = ioasid + 2, "IOASID_REQUEST_ALLOC", None;
+    /// Frees one.
+    IoasidFree = ioasid + 3, "IOASID_REQUEST_FREE", None;
 }
 
 impl Request {
-    /// The number of the call.
-    #[must_use]
-    pub const fn number(self) -> Number {
-        Number::vfio(self.n())
-    }
-
     /// How many descriptors come with it.
     #[must_use]
     pub const fn descriptors(self) -> usize {
@@ -136,13 +152,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn r23_r24_r34_numbers_are_those_of_the_proposals() {
+    fn r23_r24_r34_r54_numbers_are_those_of_the_proposals() {
         assert_eq!(Request::CheckExtension.number().get(), 0x3b65);
         assert_eq!(Request::PasidRequestV7.number().get(), 0x3b76);
         assert_eq!(Request::NestingOp.number().get(), 0x3b77);
         assert_eq!(Request::PasidRequestV1.number().get(), 0x3b7a);
         assert_eq!(Request::Bind.number().get(), 0x3b7b);
         assert_eq!(Request::CacheInvalidate.number().get(), 0x3b7c);
+        assert_eq!(Request::IoasidGetApiVersion.number().get(), 0x6964);
+        assert_eq!(Request::IoasidFree.number().get(), 0x6967);
     }
 
     #[test]

@@ -8,11 +8,11 @@ use super::layout::{Head, OP_BIND, OP_INVALIDATE, OP_UNBIND};
 use super::vmm::Inner;
 use super::{
     AbiError, Answer, Nested, Number, Request, Vmm, bind, faults, functions, info, invalidate,
-    memory, pasid,
+    ioasid, memory, pasid,
 };
 use crate::{Abi, Container, FaultRing, Nesting, PasidRequests};
 
-/// The version of VFIO.
+/// The version of VFIO, and of `/dev/ioasid`.
 const API_VERSION: i32 = 0;
 /// The bits of NESTING_OP's flags that say what is wanted.
 const OP_MASK: u32 = 0xffff;
@@ -110,6 +110,10 @@ impl Session {
             Request::FunctionList => functions::list(self, Argument::new(argument)?),
             Request::FunctionAttach => functions::attach(self, Argument::new(argument)?),
             Request::FunctionDetach => functions::detach(self, Argument::new(argument)?),
+            Request::IoasidGetApiVersion => Ok(Answer::value(API_VERSION)),
+            Request::IoasidGetInfo => ioasid::get_info(Argument::new(argument)?),
+            Request::IoasidAllocate => ioasid::allocate(self, Argument::new(argument)?),
+            Request::IoasidFree => ioasid::free(self, argument),
             Request::PageResponse => faults::respond(self, Argument::new(argument)?),
             Request::MapDma | Request::FaultRing => {
                 Err(AbiError::Descriptors { wanted: 1, got: 0 })

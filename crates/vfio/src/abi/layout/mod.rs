@@ -6,6 +6,7 @@ mod faults;
 mod functions;
 mod info;
 mod invalidating;
+mod ioasid;
 mod memory;
 mod pasids;
 
@@ -14,6 +15,7 @@ pub use faults::*;
 pub use functions::*;
 pub use info::*;
 pub use invalidating::*;
+pub use ioasid::*;
 pub use memory::*;
 pub use pasids::*;
 

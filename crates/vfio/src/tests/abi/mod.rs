@@ -7,6 +7,7 @@ mod functions;
 mod hostile;
 mod info;
 mod invalidating;
+mod ioasid;
 mod memory;
 mod mistakes;
 mod pasids;

@@ -157,4 +157,6 @@ fn r23_r24_layouts_are_gapless_up_to_their_ends() {
     gapless(FaultEntry::FIELDS, 64);
     gapless(PageRequestEntry::FIELDS, 64);
     gapless(PageResponse::FIELDS, 32);
+    gapless(IoasidInfo::FIELDS, 12);
+    gapless(IoasidAllocate::FIELDS, 16);
 }
