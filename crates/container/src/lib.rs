@@ -4,7 +4,7 @@
 //! descriptors beside it; each answer what the call returns, or its errno, and the bytes that it changed.
 //! `docs/container.md` tells the protocol, for clients in other languages.
 //!
-//! [`wire`] knows bytes and nothing else. [`Server`] listens, lets in whom its [`Access`] allows, and gives each
+//! [`wire`] knows bytes and nothing else. [`Server`] listens, lets in whom its [`Gate`] allows, and gives each
 //! client a thread; [`serve`] is one client on a thread of one's own. A client is trusted with nothing: a
 //! message is bounded and complete before it is looked at, descriptors that nobody asked for are closed, and one that
 //! breaks the protocol loses its own connection and nothing else. However a connection ends, what its VMM took is
@@ -12,17 +12,17 @@
 //!
 //! What this room will not do: it knows no request's meaning, and makes no socket.
 
-mod access;
 mod client;
 mod eventfd;
+mod gate;
 mod server;
 mod socket;
 pub mod wire;
 
-pub use access::{Access, AllowedUids, NotAllowed, Peer};
 pub use client::{
     Attaching, Capability, Client, ClientError, FaultQueue, FunctionInfo, Info, Invalidate,
     Process, Reply, Which,
 };
 pub use eventfd::EventFds;
+pub use gate::{AllowedUids, Gate, NotAllowed, Peer};
 pub use server::{ConnectionError, Server, Stopper, serve};

@@ -12,19 +12,22 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use common::*;
 use palisade_container::{
-    Access, AllowedUids, Client, Invalidate, NotAllowed, Peer, Process, Server, Which,
+    AllowedUids, Client, Gate, Invalidate, NotAllowed, Peer, Process, Server, Which,
 };
 use palisade_ioasid::PasidRange;
-use palisade_units::{Gpa, GuestPasid};
+use palisade_iommu::{PageResponse, Requester};
+use palisade_memory::{Protection, SharedMemory};
+use palisade_units::{Access, Gpa, GuestPasid, HostPasid, Iova};
 use palisade_vfio::{Abi, Nesting};
 
 const SOCKET: &str = "CONTAINER_TEST_SOCKET";
 const STEPS: &str = "CONTAINER_TEST_STEPS";
 const ROOT: &str = "CONTAINER_TEST_ROOT";
+const OWN_FUNCTION: &str = "CONTAINER_TEST_OWN_FUNCTION";
 /// How many steps a client makes at most.
 const ALL_STEPS: usize = 8;
 /// A client that makes all steps, and then asks on and on.
@@ -70,6 +73,41 @@ fn a_client_process() {
     }
 }
 
+/// Not a test by itself: a VMM that brings its memory, attaches its function and is told of its faults.
+#[test]
+fn a_client_process_with_a_function() {
+    let (Some(socket), Some(_)) = (std::env::var_os(SOCKET), std::env::var_os(OWN_FUNCTION)) else {
+        return;
+    };
+    let steps: u64 = std::env::var(STEPS).unwrap().parse().unwrap();
+    let mut client = Client::connect(Path::new(&socket), Abi::V1).unwrap();
+    let ram = SharedMemory::create("guest", RAM_BYTES).unwrap();
+    let (mut taken, mut rings) = (None, Vec::new());
+    for step in 0..steps {
+        match step {
+            0 => client.set_nesting(Nesting::On).unwrap(),
+            1 => {
+                let whole = Protection::ReadWrite;
+                client
+                    .map(Gpa::new(0), RAM_BYTES, &ram.backing(), whole)
+                    .unwrap();
+            }
+            2 => client.attach(PLACE).unwrap(),
+            3 => rings.push(client.fault_queue().unwrap()),
+            4 => taken = Some(client.alloc_pasid(PasidRange::only(77)).unwrap()),
+            5 => {
+                let process = Process::at(Gpa::new(0));
+                client.bind(taken.unwrap(), None, process).unwrap();
+            }
+            _ => client.unmap(Gpa::new(0), RAM_BYTES).unwrap(),
+        }
+    }
+    eprintln!("ready");
+    loop {
+        std::thread::park();
+    }
+}
+
 /// A served socket in a folder of its own.
 struct Served {
     world: World,
@@ -79,12 +117,15 @@ struct Served {
 }
 
 impl Served {
-    fn new(access: Arc<dyn Access>) -> Self {
-        let world = World::new();
+    fn new(gate: Arc<dyn Gate>) -> Self {
+        Self::of(World::new(), gate)
+    }
+
+    fn of(world: World, gate: Arc<dyn Gate>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("container.sock");
         let listener = UnixListener::bind(&socket).unwrap();
-        let server = Server::start(listener, world.vmm.clone(), access).unwrap();
+        let server = Server::start(listener, world.vmm.clone(), gate).unwrap();
         Self {
             world,
             server: Some(server),
@@ -95,11 +136,27 @@ impl Served {
 
     /// A process that has made so many steps.
     fn process(&self, steps: usize, root: Gpa) -> Child {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "a_client_process", "--nocapture"])
+        self.started(
+            Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "a_client_process", "--nocapture"])
+                .env(STEPS, steps.to_string())
+                .env(ROOT, root.get().to_string()),
+        )
+    }
+
+    /// The same of one that has a function of its own.
+    fn process_with_a_function(&self, steps: usize) -> Child {
+        self.started(
+            Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "a_client_process_with_a_function", "--nocapture"])
+                .env(STEPS, steps.to_string())
+                .env(OWN_FUNCTION, "yes"),
+        )
+    }
+
+    fn started(&self, command: &mut Command) -> Child {
+        let mut child = command
             .env(SOCKET, &self.socket)
-            .env(STEPS, steps.to_string())
-            .env(ROOT, root.get().to_string())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -122,6 +179,33 @@ fn r33_a_client_that_is_killed_after_any_step_leaves_the_books_as_they_were() {
         child.kill().unwrap();
         child.wait().unwrap();
         world.wait_for(&books);
+    }
+}
+
+#[test]
+fn r33_r65_a_vmm_with_memory_and_a_function_that_is_killed_after_any_step_leaves_nothing() {
+    let served = Served::of(World::offering(), Arc::new(AllowedUids::own()));
+    let world = &served.world;
+    let books = world.books();
+    for steps in 0..=7 {
+        let mut child = served.process_with_a_function(steps);
+        assert_eq!(world.books() != books, steps >= 3, "after {steps}");
+        let (tell, told) = mpsc::channel();
+        let waits = steps >= 6;
+        if waits {
+            let pasid = HostPasid::new(77).unwrap();
+            let by = Requester::new(Some(pasid.into()));
+            let waiter = Box::new(move |response| tell.send(response).unwrap());
+            let port = world.function.port();
+            port.request_page(by, Iova::new(BUFFER), Access::READ, waiter)
+                .unwrap();
+            assert!(told.try_recv().is_err());
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        world.wait_for(&books);
+        assert_eq!(told.try_recv().ok(), waits.then_some(PageResponse::Invalid));
+        assert_eq!(world.function.outstanding_page_requests(), 0);
     }
 }
 
@@ -190,10 +274,10 @@ fn users_that_are_not_on_the_list_are_not_served() {
     assert!(Client::connect(&served.socket, Abi::V1).is_err());
 }
 
-/// Access may be decided otherwise than by a list.
+/// Who is let in may be decided otherwise than by a list.
 struct ByProcess(i32);
 
-impl Access for ByProcess {
+impl Gate for ByProcess {
     fn check(&self, peer: Peer) -> Result<(), NotAllowed> {
         match peer.pid == self.0 {
             true => Ok(()),
@@ -203,7 +287,7 @@ impl Access for ByProcess {
 }
 
 #[test]
-fn access_is_decided_by_a_hook() {
+fn who_is_let_in_is_decided_by_a_hook() {
     let own = rustix::process::getpid().as_raw_nonzero().get();
     let served = Served::new(Arc::new(ByProcess(own)));
     assert!(Client::connect(&served.socket, Abi::V1).is_ok());

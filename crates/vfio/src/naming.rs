@@ -25,11 +25,12 @@ impl Container {
         let inner = &self.inner;
         let _operation = inner.operation();
         inner.check_allocated(pasid)?;
-        let before = inner.set.guest_of(pasid);
-        inner.rename(pasid, before, name)?;
+        let renamed = inner.rename(pasid, name)?;
         let outcome = inner.bind_all(Wanted { key, terms }, |_| ());
-        if outcome.is_err() && before != Some(name) {
-            inner.name_as_before(pasid, before);
+        if outcome.is_err()
+            && let Some(renamed) = renamed
+        {
+            inner.undo_rename(renamed);
         }
         outcome
     }
@@ -65,6 +66,17 @@ impl Container {
     }
 }
 
+/// A change of a name, with what it takes to undo it.
+#[derive(Clone, Copy)]
+struct Renamed {
+    pasid: HostPasid,
+    before: Option<GuestPasid>,
+    name: GuestPasid,
+    /// Who had the name, and has none now.
+    displaced: Option<HostPasid>,
+}
+
+/// The caller is in an operation, but for the first.
 impl Inner {
     /// ENOENT or EACCES for what the client did not take.
     pub(crate) fn check_allocated(&self, pasid: HostPasid) -> Result<(), VfioError> {
@@ -76,27 +88,53 @@ impl Inner {
         }
     }
 
-    /// Gives a PASID another name, while nothing is bound under the one that it has.
-    fn rename(
-        &self,
-        pasid: HostPasid,
-        before: Option<GuestPasid>,
-        name: GuestPasid,
-    ) -> Result<(), VfioError> {
+    /// Gives a PASID another name, while nothing is bound under the one that it has. A PASID that has the new one, and
+    /// is bound nowhere, is without a name until it is bound.
+    fn rename(&self, pasid: HostPasid, name: GuestPasid) -> Result<Option<Renamed>, VfioError> {
+        let before = self.set.guest_of(pasid);
         if before == Some(name) {
-            return Ok(());
+            return Ok(None);
         }
         if before.is_some_and(|name| self.is_bound_anywhere(SpaceKey::Pasid(name))) {
             return Err(VfioError::BoundUnderAnotherName { pasid });
         }
+        let renamed = Renamed {
+            pasid,
+            before,
+            displaced: self.take_name(name)?,
+            name,
+        };
         if let Some(before) = before {
             self.set.detach_guest(before)?;
         }
         if let Err(error) = self.set.attach_guest(name, pasid) {
-            self.name_as_before(pasid, before);
+            self.undo_rename(renamed);
             return Err(error.into());
         }
-        Ok(())
+        Ok(Some(renamed))
+    }
+
+    /// Takes a name from a PASID of the client that is bound nowhere, and says from which.
+    fn take_name(&self, name: GuestPasid) -> Result<Option<HostPasid>, VfioError> {
+        let Ok(hold) = self.set.find_guest(name) else {
+            return Ok(None);
+        };
+        let other = hold.pasid();
+        drop(hold);
+        let is_taken = self.state().allocated.contains(&other);
+        if !is_taken || self.is_bound_anywhere(SpaceKey::Pasid(name)) {
+            // Attaching it will be refused.
+            return Ok(None);
+        }
+        self.set.detach_guest(name)?;
+        Ok(Some(other))
+    }
+
+    fn undo_rename(&self, renamed: Renamed) {
+        self.name_as_before(renamed.pasid, renamed.before);
+        if let Some(other) = renamed.displaced {
+            self.name_as_before(other, Some(renamed.name));
+        }
     }
 
     /// The name of a PASID becomes this again, unless another PASID has it by now: then it has none until it is

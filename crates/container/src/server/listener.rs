@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::serve;
-use crate::{Access, Peer};
+use crate::{Gate, Peer};
 
 /// How many clients of one socket are served at a time. More are closed at once, so that one cannot take all
 /// threads of the host.
@@ -60,12 +60,12 @@ impl Server {
     ///
     /// # Errors
     /// Where the host has no descriptors or threads left.
-    pub fn start(listener: UnixListener, vmm: Vmm, access: Arc<dyn Access>) -> io::Result<Self> {
+    pub fn start(listener: UnixListener, vmm: Vmm, gate: Arc<dyn Gate>) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let stopper = Stopper::new()?;
         let thread = thread::Builder::new().name("container".to_owned()).spawn({
             let stopper = stopper.clone();
-            move || listen(&listener, &stopper, &vmm, &*access)
+            move || listen(&listener, &stopper, &vmm, &*gate)
         })?;
         Ok(Self {
             stopper,
@@ -129,14 +129,14 @@ impl Served {
     }
 }
 
-fn listen(listener: &UnixListener, stopper: &Stopper, vmm: &Vmm, access: &dyn Access) {
+fn listen(listener: &UnixListener, stopper: &Stopper, vmm: &Vmm, gate: &dyn Gate) {
     let mut clients: Vec<Served> = Vec::new();
     while wait(listener, stopper, &clients) == Woken::ByOthers {
         let (over, at_work): (Vec<_>, _) = clients.into_iter().partition(Served::is_over);
         clients = at_work;
         over.into_iter().for_each(Served::end);
         match listener.accept() {
-            Ok((stream, _)) if clients.len() < MAX_CLIENTS => match admit(stream, vmm, access) {
+            Ok((stream, _)) if clients.len() < MAX_CLIENTS => match admit(stream, vmm, gate) {
                 Ok(client) => clients.push(client),
                 Err(error) => tracing::debug!(%error, "a client is not served"),
             },
@@ -151,9 +151,9 @@ fn listen(listener: &UnixListener, stopper: &Stopper, vmm: &Vmm, access: &dyn Ac
     clients.into_iter().for_each(Served::end);
 }
 
-fn admit(stream: UnixStream, vmm: &Vmm, access: &dyn Access) -> io::Result<Served> {
+fn admit(stream: UnixStream, vmm: &Vmm, gate: &dyn Gate) -> io::Result<Served> {
     let peer = Peer::of(&stream)?;
-    access.check(peer).map_err(io::Error::other)?;
+    gate.check(peer).map_err(io::Error::other)?;
     let pid = Pid::from_raw(peer.pid).ok_or(Errno::SRCH)?;
     let process = pidfd_open(pid, PidfdFlags::empty())?;
     stream.set_nonblocking(false)?;

@@ -211,8 +211,8 @@ pub(crate) fn layouts() -> Vec<&'static str> {
 
 const BIND_SAYS: &str = "Binds a guest's first stage to a PASID that PASID_REQUEST gave, on every function of the \
 VMM or on none; where something was bound under it, that is replaced. The root is a guest physical address. Where the \
-flags say so, `gpasid` is what the guest calls the PASID from now on, until it is unbound: unique within the VMM, and \
-the number by which its devices are programmed and its faults are told. Otherwise it goes by its own number. Memory types are \
+flags say so, `gpasid` is what the guest calls the PASID from now on, until it is unbound: unique \
+among what is bound, and the number by which its devices are programmed and its faults are told. Otherwise it goes by its own number. Memory types are \
 not offered: `VTD_PCD`, `VTD_PWT`, `VTD_EMTE` and `VTD_CD` are EOPNOTSUPP.
 
 Unbinding takes the same data, of which the PASID counts; the form of the table may be zero. When it is answered, no access \

@@ -208,6 +208,41 @@ fn r49_a_client_says_what_its_guest_calls_a_pasid() {
 }
 
 #[test]
+fn r49_a_name_under_which_nothing_is_bound_may_be_given_to_another_pasid() {
+    for abi in BOTH {
+        let (_host, alice, function, attachment, client) = client(abi);
+        let process = alice.process(&[(BUFFER, 0x1000)]);
+        let (n, m) = (client.any(), client.any());
+        client.bind(named(n, 700, process)).unwrap();
+        attachment.detach();
+        let _again = alice.mediated(slot(4), &function);
+        let set = alice.container.set();
+        // A bind that fails leaves every name where it was.
+        function.set_pasid_enabled(PasidEnable::Off);
+        assert_eq!(client.bind(named(m, 700, process)), Err(EOPNOTSUPP));
+        assert_eq!(set.guest_of(host(n)), Some(guest(700)));
+        assert_eq!(set.guest_of(host(m)), Some(guest(m)));
+        function.set_pasid_enabled(PasidEnable::On);
+
+        client.bind(named(m, 700, process)).unwrap();
+        assert_eq!(set.guest_of(host(m)), Some(guest(700)));
+        // The number of another that is not bound is free to be a name, too; that one needs another then.
+        client.bind(named(n, m, process)).unwrap();
+        client.unbind(m).unwrap();
+        assert_eq!(client.bind(data(m, process)), Err(EINVAL));
+        client.bind(named(m, n, process)).unwrap();
+        for (pasid, name) in [(n, m), (m, n)] {
+            let hold = alice.container.translate(slot(4), guest(name)).unwrap();
+            assert_eq!(hold.pasid(), host(pasid));
+            assert!(read(&mut function.port(), holding(&hold), BUFFER).is_ok());
+        }
+        client.free(n).unwrap();
+        client.free(m).unwrap();
+        assert_eq!(set.outstanding(), 1);
+    }
+}
+
+#[test]
 fn r36_a_bind_is_on_every_function_or_on_none() {
     for abi in BOTH {
         let host_side = Host::new();

@@ -38,3 +38,27 @@ fn r33_one_tenant_that_goes_leaves_the_other_alone() {
     assert_eq!(bob.container.allocated(), [guest(n)]);
     his.unbind(n).unwrap();
 }
+
+#[test]
+fn r13_two_containers_of_one_tenant_share_its_quota_and_end_apart() {
+    let host_side = Host::new();
+    let alice = host_side.tenant_with(1, palisade_ioasid::Quota::Exactly(4));
+    let (first, second) = (host_side.parent(1), host_side.parent(2));
+    let _one = alice.mediated(slot(4), &first);
+    let other = crate::Container::new(alice.container.set().clone());
+    let _two = other
+        .attach(slot(4), second, Sharing::Mediated, alice.connection())
+        .unwrap();
+    let one = Client::nesting(&vmm(&alice), Abi::V1);
+    let two = Client::nesting(&Vmm::new(other, &[UNIT]), Abi::V7);
+    let (n, m) = (one.any(), two.any());
+    assert_eq!(one.alloc(1, 99), Err(ENOSPC));
+    // Each binds and frees its own.
+    let process = alice.process(&[]);
+    assert_eq!(one.bind(data(m, process)), Err(ENOENT));
+    assert_eq!(one.free(m), Err(ENOENT));
+    two.bind(data(m, process)).unwrap();
+    drop(one);
+    assert_eq!(two.alloc(n, n), Ok(n));
+    two.unbind(m).unwrap();
+}

@@ -63,6 +63,39 @@ proptest! {
         prop_assert_eq!(host_side.books(), books);
     }
 
+    /// The same with a descriptor beside each, of memory or of something else.
+    #[test]
+    fn r78_random_requests_with_descriptors_are_done_or_refused(
+        abi in any_abi(),
+        requests in proptest::collection::vec(
+            (0..Request::ALL.len(), 0_u64..4, 0_u64..4, 0_u64..4, 0_u32..5, any::<bool>()),
+            1..60,
+        ),
+    ) {
+        let world = Alone::new();
+        let books = world.host_side.books();
+        let client = world.client(abi);
+        client.any();
+        let memory = world.alice.ram.backing().fd;
+        for (index, offset, at, len, flags, is_memory) in requests {
+            let request = map_request(flags, offset << 12, at << 12, len << 12);
+            let fd = match is_memory {
+                true => memory.try_clone().unwrap(),
+                false => std::fs::File::open("/dev/null").unwrap().into(),
+            };
+            let _ = client.ask_with(Request::ALL[index], request.as_bytes(), fd);
+            let unmap = UnmapDma {
+                argsz: 24.into(),
+                flags: flags.into(),
+                iova: (at << 12).into(),
+                size: (len << 12).into(),
+            };
+            let _ = client.ask(Request::ALL[index], unmap.as_bytes());
+        }
+        drop(client);
+        prop_assert_eq!(world.host_side.books(), books);
+    }
+
     /// What stands past argsz has no effect: the answer is the same whatever it is, and so is what is written.
     #[test]
     fn r25_bytes_past_argsz_make_no_difference(

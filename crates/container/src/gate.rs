@@ -35,7 +35,7 @@ impl Peer {
 pub struct NotAllowed(pub Peer);
 
 /// Decides who is served. Asked once for each connection, before a byte of it is read.
-pub trait Access: Send + Sync {
+pub trait Gate: Send + Sync {
     /// Whether a peer may be served.
     ///
     /// # Errors
@@ -61,7 +61,7 @@ impl AllowedUids {
     }
 }
 
-impl Access for AllowedUids {
+impl Gate for AllowedUids {
     fn check(&self, peer: Peer) -> Result<(), NotAllowed> {
         if self.0.contains(&peer.uid) {
             Ok(())
