@@ -10,6 +10,29 @@
 //! breaks the protocol loses its own connection and nothing else. However a connection ends, what its VMM took is
 //! unbound, drained and freed when the VMM's last one has gone. [`Client`] is the other side.
 //!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let authority = palisade_ioasid::Authority::new(&[]);
+//! # let tenant = palisade_units::TenantId::new(1);
+//! # let set = authority.create_set(tenant, palisade_ioasid::Quota::default())?;
+//! use std::{os::unix::net::UnixListener, sync::Arc};
+//!
+//! use palisade_container::{AllowedUids, EventFds, Server};
+//! use palisade_vfio::Container;
+//! use palisade_vfio::abi::{FaultDelivery, Offers, Vmm};
+//!
+//! let offers = Offers {
+//!     faults: FaultDelivery::ByRing(Arc::new(EventFds::default())),
+//!     ..Offers::default()
+//! };
+//! let vmm = Vmm::with(Container::new(set), offers);
+//! let listener = UnixListener::bind("/run/palisade/alice-container.sock")?;
+//! let server = Server::start(listener, vmm, Arc::new(AllowedUids::new(&[1000])))?;
+//! # drop(server);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! What this room will not do: it knows no request's meaning, and makes no socket.
 
 mod client;

@@ -70,7 +70,7 @@ layout! {
         next: U32 = 4,
         /// The size from this field on: 48.
         size: U32 = 8,
-        /// [`FORMAT_VTD`]; 0 where the units differ.
+        /// `FORMAT_VTD`; 0 where the units differ.
         format: U32 = 12,
         /// `FEATURE_SYSTEM_WIDE_PASID` and those after it.
         features: U32 = 16,
