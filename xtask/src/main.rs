@@ -1,5 +1,6 @@
 //! Developer commands: `cargo xtask …`.
 
+mod fuzz;
 mod guest;
 mod interleavings;
 
@@ -16,6 +17,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Let the fuzzer look for inputs that panic, hang or break an invariant
+    Fuzz(fuzz::Arguments),
     /// Run scenarios with real guests under QEMU
     Guest(guest::Arguments),
     /// Run every interleaving of threads that meet in the PASID authority
@@ -24,6 +27,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Guest(arguments) => guest::run(&arguments),
         Command::Interleavings => interleavings::run(),
     };

@@ -121,6 +121,16 @@ pub enum DriverError {
         "a sweep needs targets, and a secret of 1 to 4096 bytes that are not all 0xa5, by which stolen bytes are known"
     )]
     BadSecret,
+    /// A queue, or the completion records of a process, are all in use.
+    #[error(
+        "{bdf} has no place for another copy of PASID {process}: submit fewer before they are waited for"
+    )]
+    QueueFull {
+        /// The function.
+        bdf: Bdf,
+        /// Whose copy it was.
+        process: GuestPasid,
+    },
     /// No process has this PASID.
     #[error("no process has PASID {0}")]
     NoProcess(GuestPasid),

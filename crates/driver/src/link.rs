@@ -225,7 +225,7 @@ impl Link {
         &mut self.client
     }
 
-    fn named<T>(&self, done: Result<T, ClientError>) -> Result<T, DriverError> {
+    pub(crate) fn named<T>(&self, done: Result<T, ClientError>) -> Result<T, DriverError> {
         done.map_err(|source| DriverError::Transport {
             peer: self.name.clone(),
             source,

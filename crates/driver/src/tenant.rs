@@ -2,7 +2,7 @@
 
 use crate::{
     accelerator::{Accelerator, Devices},
-    copy::{Completion, Copy, InFlight, Submitted},
+    copy::{Completion, Copy},
     error::DriverError,
     guest::Guest,
     kernel::Kernel,
@@ -10,7 +10,6 @@ use crate::{
     page_table::Rights,
     physical::Frame,
     unit::{AllocatorKind, FaultReport, UnitDriver},
-    wait::{LIMIT, Patience},
 };
 use palisade_units::{Bdf, GuestPasid, Iova, PageSize};
 use std::path::{Path, PathBuf};
@@ -179,9 +178,12 @@ impl Tenant {
     /// # Errors
     /// [`DriverError::TimedOut`], [`DriverError::Command`] where no queue could be had for the process.
     pub fn copy(&mut self, bdf: Bdf, copy: Copy) -> Result<Completion, DriverError> {
-        let (accelerator, kernel) = &mut self.devices_and_kernel(bdf)?;
-        let queue = accelerator.queue_for(copy.process, kernel)?;
-        copy_on(accelerator, kernel, queue, copy)
+        let outstanding = self.submit(bdf, &[copy])?;
+        let ended = self.complete(outstanding)?.pop();
+        ended.ok_or_else(|| DriverError::Unsupported {
+            what: bdf.to_string(),
+            lacking: "a completion of the copy".to_owned(),
+        })
     }
 
     /// Takes the faults that the unit recorded.
@@ -225,38 +227,5 @@ impl Tenant {
         let step = len_bytes.next_multiple_of(PageSize::Size2M.bytes()) + PageSize::Size2M.bytes();
         self.next_lazy = Iova::new(at.get() + step);
         at
-    }
-}
-
-/// One copy on a queue that works for its process.
-fn copy_on(
-    accelerator: &mut Devices<'_>,
-    kernel: &mut Kernel,
-    queue: u8,
-    copy: Copy,
-) -> Result<Completion, DriverError> {
-    let mut flight = InFlight::default();
-    if flight.submit(accelerator, kernel, queue, 0, copy)? == Submitted::NoRecord {
-        return Err(DriverError::TimedOut {
-            what: format!("a completion record of PASID {}", copy.process),
-            waited: std::time::Duration::ZERO,
-        });
-    }
-    accelerator.flush()?;
-    let mut patience = Patience::new(LIMIT);
-    loop {
-        let mut ended = None;
-        flight.reap(kernel, |_, _, completion| {
-            ended = Some(completion);
-            Ok(())
-        })?;
-        if let Some(completion) = ended {
-            return Ok(completion);
-        }
-        if patience.is_resting() {
-            accelerator.take_all_events(kernel)?;
-            kernel.serve()?;
-        }
-        patience.pause(|| flight.describe())?;
     }
 }

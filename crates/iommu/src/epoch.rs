@@ -13,7 +13,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::barrier;
+use palisade_memory::barrier;
+
 use crate::error::locked;
 
 /// How often a drain looks at a slot before it lets other threads run.
@@ -173,7 +174,7 @@ pub(crate) struct Slots(Mutex<Vec<Arc<Slot>>>);
 impl Slots {
     pub(crate) fn add(&self) -> Arc<Slot> {
         // The first question takes the kernel long; not in the middle of an access.
-        barrier::is_offered();
+        let _ = barrier::is_offered();
         let slot = Arc::new(Slot::default());
         locked(&self.0).push(Arc::clone(&slot));
         slot

@@ -23,13 +23,16 @@
 //!   authority as well ([`Iommu::audited_by`]). The platform holds no lock and counts no access as in
 //!   flight while it calls a sink, a waiter or the authority's log.
 //!
+//! What a device writes, and what walks mark in tables, is in the log of the tenant's memory where that is on
+//! ([`GuestMemory::start_dirty_log`](palisade_memory::GuestMemory::start_dirty_log)): it is kept where memory is
+//! written, so nothing here has to know of it.
+//!
 //! What it will not do: it reads no PASID directories, contexts or queues of guests (their unit does,
 //! and binds what it finds); it allocates no PASIDs; it knows no sockets, threads or clocks; it does
 //! not translate ahead of requests, and delivers no interrupts: a request without a PASID to the
 //! interrupt address range is refused, whatever its space says (§3.14).
 
 mod audit;
-mod barrier;
 mod cached;
 mod caches;
 mod claim;

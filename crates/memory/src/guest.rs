@@ -1,5 +1,6 @@
+use crate::dirty::{DirtyError, DirtyLog, DirtyRange};
 use crate::region::Region;
-use crate::{Backing, HostSlice, MapError, MemoryError, Protection, Snapshot};
+use crate::{Backing, HostSlice, MapError, MemoryError, Protection, Snapshot, barrier};
 use arc_swap::ArcSwap;
 use palisade_units::Gpa;
 use std::fmt;
@@ -51,6 +52,7 @@ struct Space {
     /// Held over each change.
     changes: Mutex<()>,
     limits: Limits,
+    dirty: Arc<DirtyLog>,
 }
 
 #[derive(Default)]
@@ -74,6 +76,7 @@ impl GuestMemory {
                 generation: AtomicU64::new(0),
                 changes: Mutex::new(()),
                 limits,
+                dirty: Arc::default(),
             }),
         }
     }
@@ -106,7 +109,11 @@ impl GuestMemory {
         if len_bytes > bytes.saturating_sub(now.len_bytes()) {
             return Err(MapError::TooLarge { bytes });
         }
-        let region = Region::map(at, len_bytes, &backing, protection)?;
+        let log = Arc::clone(&self.space.dirty);
+        let region = Region::map(at, len_bytes, &backing, protection, log)?;
+        if self.space.dirty.is_on() {
+            region.begin_log();
+        }
         self.publish(&changes, now.with(region));
         Ok(())
     }
@@ -129,6 +136,42 @@ impl GuestMemory {
     pub fn unmap_all(&self) {
         let changes = self.begin_change();
         self.publish(&changes, Snapshot::default());
+    }
+
+    /// Starts to log which pages are written by way of this space: by its own accesses, by slices, and by what
+    /// is [`Kept`](crate::Kept). What is written after this returns is logged, also in regions that are mapped
+    /// later.
+    ///
+    /// # Errors
+    /// [`DirtyError::Started`].
+    pub fn start_dirty_log(&self) -> Result<(), DirtyError> {
+        let _changes = self.begin_change();
+        self.space.dirty.start()?;
+        self.with_snapshot(|it| it.regions().for_each(|region| region.begin_log()));
+        // Who found no mark before has written what others see from here on.
+        barrier::heavy_or_wait();
+        Ok(())
+    }
+
+    /// Ends the log, and forgets what is in it. Without one it does nothing. Regions that were written to keep the room
+    /// for a later log: 8 KiB for each 256 MiB.
+    pub fn stop_dirty_log(&self) {
+        let _changes = self.begin_change();
+        self.with_snapshot(|it| it.regions().for_each(|region| region.end_log()));
+        self.space.dirty.stop();
+    }
+
+    /// Takes out of the log which pages of a range were written, as a bit for each page of the size that the
+    /// range says, from the lowest bit of the first number on.
+    ///
+    /// A write that had ended when this was called is in it or in an earlier one; one that had not
+    /// is in it or in the next. Pages that were not written may be in it too. What was written to regions
+    /// that were unmapped since is kept.
+    ///
+    /// # Errors
+    /// [`DirtyError::NotStarted`].
+    pub fn take_dirty(&self, range: DirtyRange) -> Result<Vec<u64>, DirtyError> {
+        self.space.dirty.take(range)
     }
 
     fn begin_change(&self) -> MutexGuard<'_, ()> {

@@ -7,6 +7,9 @@
 //! it: it keeps its mapping alive past the removal of the region. [`Kept`] is the same for a cache of many
 //! places, whose entries are then plain numbers.
 //!
+//! Every write can be logged by page, as who moves a guest to another host wants it
+//! ([`GuestMemory::start_dirty_log`]). It costs nothing while it is off.
+//!
 //! The tenant may write, truncate or punch its memory at any moment. Concurrent writes are allowed
 //! and never seen through a Rust reference; a page that is no longer there is an error
 //! ([`MemoryError::Vanished`]), not a signal that kills the process. Threads that touch guest memory
@@ -16,8 +19,10 @@
 //! region's own; it does not count what a tenant may map beyond [`Limits`], and it does not order two
 //! accesses except as the atomic ones say. Numbers are little-endian, as guests of this platform are.
 
+pub mod barrier;
 mod copy;
 mod device_window;
+mod dirty;
 mod error;
 mod guest;
 mod kept;
@@ -32,6 +37,7 @@ mod tests;
 mod vanish;
 
 pub use device_window::DeviceWindow;
+pub use dirty::{DirtyError, DirtyRange};
 pub use error::{MapError, MemoryError};
 pub use guest::{GuestMemory, Limits};
 pub use kept::{Kept, KeptSnapshot, Place, Reach};

@@ -1,3 +1,4 @@
+use crate::dirty::{DirtyLog, RegionLog};
 use crate::mapping::Mapping;
 use crate::span::Span;
 use crate::vanish::Watch;
@@ -41,6 +42,7 @@ pub(crate) struct Region {
     at: Gpa,
     len_bytes: u64,
     protection: Protection,
+    log: RegionLog,
     /// Dropped before `mapping`, in the order of the fields, as the watch needs.
     watch: Watch,
     mapping: Mapping,
@@ -81,12 +83,13 @@ pub(crate) fn checked_end(at: Gpa, len_bytes: u64) -> Result<Gpa, MapError> {
 }
 
 impl Region {
-    /// Maps a part of a file as the region at `at`.
+    /// Maps a part of a file as the region at `at`, whose writes may be logged.
     pub(crate) fn map(
         at: Gpa,
         len_bytes: u64,
         backing: &Backing,
         protection: Protection,
+        log: Arc<DirtyLog>,
     ) -> Result<Self, MapError> {
         checked_end(at, len_bytes)?;
         let mapping = Mapping::new(len_bytes, backing, protection)?;
@@ -95,6 +98,7 @@ impl Region {
             at,
             len_bytes,
             protection,
+            log: RegionLog::new(log, at, len_bytes),
             watch,
             mapping,
         })
@@ -128,6 +132,29 @@ impl Region {
     #[inline]
     pub(crate) fn vanished(&self) -> bool {
         self.watch.vanished()
+    }
+
+    /// Whether there is nothing to be done about it after a write.
+    #[inline]
+    pub(crate) fn unmarked(&self) -> bool {
+        self.watch.unmarked()
+    }
+
+    /// Logs its writes from now on.
+    pub(crate) fn begin_log(&self) {
+        self.watch.begin_log();
+    }
+
+    /// Logs no writes from now on.
+    pub(crate) fn end_log(&self) {
+        self.watch.end_log();
+    }
+
+    /// Notes a write to a range that lies inside it, where writes are logged.
+    pub(crate) fn note_write(&self, at: Gpa, len_bytes: u64) {
+        if self.watch.logged() {
+            self.log.note(at, len_bytes);
+        }
     }
 
     /// The range of `len_bytes` from `offset_bytes` on, if the region holds all of it.

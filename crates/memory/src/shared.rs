@@ -26,7 +26,8 @@ impl SharedMemory {
         let fd = Arc::new(memfd_create(name, MemfdFlags::CLOEXEC)?);
         ftruncate(&fd, len_bytes)?;
         let backing = Backing::new(Arc::clone(&fd), 0);
-        let region = Region::map(Gpa::new(0), len_bytes, &backing, Protection::ReadWrite)
+        let (at, log) = (Gpa::new(0), Arc::default());
+        let region = Region::map(at, len_bytes, &backing, Protection::ReadWrite, log)
             .map_err(|error| io::Error::new(io::Error::from(error.errno()).kind(), error))?;
         let whole = HostSlice::new(&Arc::new(region), 0, len_bytes).map_err(io::Error::other)?;
         Ok(Self { fd, whole })

@@ -105,6 +105,27 @@ impl<'a> Span<'a> {
         self.readable()
     }
 
+    /// What is to be done after each write: notes it where writes are logged, and says whether the memory was
+    /// there all the while. Noted is what was written, not what is to be: a report in between has neither the
+    /// note nor the write.
+    #[inline]
+    fn written(self) -> Result<(), MemoryError> {
+        // As in `settled`, and what was written is not to move behind the question whether it is logged.
+        compiler_fence(Ordering::SeqCst);
+        fence(Ordering::Acquire);
+        if self.region.unmarked() {
+            return Ok(());
+        }
+        self.written_to_marked()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn written_to_marked(self) -> Result<(), MemoryError> {
+        self.region.note_write(self.at(), guest_len(self.len));
+        self.readable()
+    }
+
     /// Reads the start of the span, as much as `into` holds.
     #[inline]
     pub(crate) fn read(self, into: &mut [u8]) -> Result<(), MemoryError> {
@@ -124,7 +145,7 @@ impl<'a> Span<'a> {
         // SAFETY: 1. The span is mapped over `len` bytes, and for writing (`writable`). 2. `from` is
         // borrowed over `len` bytes. 3. They never overlap, as in `read`.
         unsafe { copy::to_shared(from.as_ptr(), self.pointer(), len) };
-        self.settled()
+        self.written()
     }
 
     /// Copies the start of the span to another, as much as both hold, as if by way of a buffer.
@@ -136,8 +157,10 @@ impl<'a> Span<'a> {
         // SAFETY: 1. Both spans are mapped over `len` bytes, `to` for writing. 2. No reference to either
         // exists.
         unsafe { copy::between_shared(self.pointer().cast_const(), to.pointer(), len) };
-        self.settled()?;
-        to.settled()
+        let read = self.settled();
+        // What was written was, whatever was read.
+        let written = to.written();
+        read.and(written)
     }
 
     /// Sets every byte of the span.
@@ -147,7 +170,7 @@ impl<'a> Span<'a> {
         // SAFETY: 1. The span is mapped over its length, and for writing. 2. No reference to it
         // exists.
         unsafe { ptr::write_bytes(self.pointer(), byte, self.len) };
-        self.settled()
+        self.written()
     }
 
     /// Repeats eight bytes over the span; the last copy is cut where it ends.
@@ -184,14 +207,28 @@ impl<'a> Span<'a> {
         Ok(pointer.cast())
     }
 
+    /// The word at the start of the span.
+    #[inline]
+    fn word(self) -> Result<&'a AtomicU64, MemoryError> {
+        let word = self.atomic_pointer::<u64>()?;
+        // SAFETY: 1. The word is aligned and inside the span (`atomic_pointer`). 2. The region is
+        // borrowed for as long as the word. 3. Everyone else's accesses to it are atomic ones of this
+        // room or another process's.
+        Ok(unsafe { AtomicU64::from_ptr(word) })
+    }
+
+    /// As [`Span::word`], for 32 bits.
+    #[inline]
+    fn half(self) -> Result<&'a AtomicU32, MemoryError> {
+        let half = self.atomic_pointer::<u32>()?;
+        // SAFETY: as in `word`.
+        Ok(unsafe { AtomicU32::from_ptr(half) })
+    }
+
     /// Runs `access` on the word at the start of the span, which may be read.
     #[inline]
     pub(crate) fn load<R>(self, access: impl FnOnce(&AtomicU64) -> R) -> Result<R, MemoryError> {
-        let word = self.atomic_pointer::<u64>()?;
-        // SAFETY: 1. The word is aligned and inside the span (`atomic_pointer`). 2. The region is
-        // borrowed past the call. 3. Everyone else's accesses to it are atomic ones of this room or
-        // another process's.
-        let result = access(unsafe { AtomicU64::from_ptr(word) });
+        let result = access(self.word()?);
         self.settled().map(|()| result)
     }
 
@@ -199,7 +236,8 @@ impl<'a> Span<'a> {
     #[inline]
     pub(crate) fn update<R>(self, access: impl FnOnce(&AtomicU64) -> R) -> Result<R, MemoryError> {
         self.writable()?;
-        self.load(access)
+        let result = access(self.word()?);
+        self.written().map(|()| result)
     }
 
     /// As [`Span::load`], for 32 bits.
@@ -208,11 +246,7 @@ impl<'a> Span<'a> {
         self,
         access: impl FnOnce(&AtomicU32) -> R,
     ) -> Result<R, MemoryError> {
-        let word = self.atomic_pointer::<u32>()?;
-        // SAFETY: 1. The word is aligned and inside the span (`atomic_pointer`). 2. The region is
-        // borrowed past the call. 3. Everyone else's accesses to it are atomic ones of this room or
-        // another process's.
-        let result = access(unsafe { AtomicU32::from_ptr(word) });
+        let result = access(self.half()?);
         self.settled().map(|()| result)
     }
 
@@ -223,7 +257,8 @@ impl<'a> Span<'a> {
         access: impl FnOnce(&AtomicU32) -> R,
     ) -> Result<R, MemoryError> {
         self.writable()?;
-        self.load_half(access)
+        let result = access(self.half()?);
+        self.written().map(|()| result)
     }
 
     /// As [`Span::update`], for a byte.
@@ -238,7 +273,7 @@ impl<'a> Span<'a> {
         // the call. 3. Everyone else's accesses to it are atomic ones of this room or another
         // process's.
         let result = access(unsafe { AtomicU8::from_ptr(byte) });
-        self.settled().map(|()| result)
+        self.written().map(|()| result)
     }
 }
 

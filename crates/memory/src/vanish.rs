@@ -13,11 +13,17 @@
 use crate::{Errno, Protection};
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering, fence};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 const CHUNK_SLOTS: usize = 64;
 const HOST_PAGE_BYTES: usize = 4096;
+
+/// A page of the region was found missing.
+const VANISHED: u8 = 1;
+/// Writes are logged. It stands beside the other mark so that a write, which looks for that one anyhow, need
+/// not look for this one too.
+const LOGGED: u8 = 2;
 
 /// One mapped region. Every line of cache has one slot alone, so that a region which comes or goes
 /// does not slow accesses to others.
@@ -29,7 +35,8 @@ struct Slot {
     /// Zero: the slot is free.
     len: AtomicUsize,
     writable: AtomicBool,
-    vanished: AtomicBool,
+    /// [`VANISHED`], [`LOGGED`].
+    marks: AtomicU8,
 }
 
 struct Chunk {
@@ -49,7 +56,7 @@ impl Slot {
             start: AtomicUsize::new(0),
             len: AtomicUsize::new(0),
             writable: AtomicBool::new(false),
-            vanished: AtomicBool::new(false),
+            marks: AtomicU8::new(0),
         }
     }
 
@@ -63,7 +70,7 @@ impl Slot {
         self.len.store(len, Ordering::Relaxed);
         let writable = protection == Protection::ReadWrite;
         self.writable.store(writable, Ordering::Relaxed);
-        self.vanished.store(false, Ordering::Relaxed);
+        self.marks.store(0, Ordering::Relaxed);
         self.version
             .store(version.wrapping_add(2), Ordering::Release);
     }
@@ -116,7 +123,28 @@ impl Watch {
     /// Whether a page of the region was found missing.
     #[inline]
     pub(crate) fn vanished(&self) -> bool {
-        self.slot.vanished.load(Ordering::Relaxed)
+        self.slot.marks.load(Ordering::Relaxed) & VANISHED != 0
+    }
+
+    /// Whether there is nothing to be done about the region after a write.
+    #[inline]
+    pub(crate) fn unmarked(&self) -> bool {
+        self.slot.marks.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether writes are logged.
+    pub(crate) fn logged(&self) -> bool {
+        self.slot.marks.load(Ordering::Relaxed) & LOGGED != 0
+    }
+
+    /// From now on writes are logged.
+    pub(crate) fn begin_log(&self) {
+        self.slot.marks.fetch_or(LOGGED, Ordering::SeqCst);
+    }
+
+    /// From now on they are not.
+    pub(crate) fn end_log(&self) {
+        self.slot.marks.fetch_and(!LOGGED, Ordering::SeqCst);
     }
 }
 
@@ -228,7 +256,7 @@ fn replace_region_at(address: usize) -> bool {
     let Some((slot, start, len, access)) = found else {
         return false;
     };
-    slot.vanished.store(true, Ordering::Release);
+    slot.marks.fetch_or(VANISHED, Ordering::Release);
     let page = address & !(HOST_PAGE_BYTES - 1);
     // One page will do where the kernel's account has no room for all.
     [(start, len), (page, HOST_PAGE_BYTES)]

@@ -6,12 +6,20 @@
 //! breaks the protocol loses its own connection and nothing else. [`Client`] is the other side for
 //! drivers and tests: many messages for each system call, in both directions.
 //!
-//! What this room will not do: listen, or say who may connect; know what it serves; release a tenant's
-//! memory and PASIDs, whose order is the owner's business. Migration, dirty-page logging, mapping of device
-//! regions and ioeventfds are not there: each is refused with `ENOTSUP`, none is advertised.
+//! A function that has [`palisade_pci::Migration`] moves to another host by the second version of VFIO's
+//! protocol: a peer brings it from state to state ([`wire::DeviceState`]), and reads and writes what it is made of over
+//! the connection. Where [`ClientMemory::dirty_log`] names a space, the pages that the function writes meanwhile are
+//! logged and told. A peer that goes in the middle leaves a function that was reset.
 //!
-//! The protocol is version 0.0 of the vfio-user specification that libvfio-user and QEMU share, as
-//! QEMU 11 speaks it; cited as vfio-user. Numbers on the wire are in the host's byte order.
+//! What this room will not do: listen, or say who may connect; know what it serves; release a tenant's
+//! memory and PASIDs, whose order is the owner's business. Of migration, the states PRE_COPY and RUNNING_P2P are not
+//! there, and are refused with `EINVAL`; of features, those that a function or a memory does not have are
+//! refused with `ENOTTY`. Bitmaps of an unmap and DIRTY_PAGES, both of earlier revisions, mapping of device regions,
+//! and ioeventfds are not there either: each is refused with `ENOTSUP`, none is advertised.
+//!
+//! The protocol is version 0.0 of the vfio-user specification that libvfio-user and QEMU share
+//! (docs/interop/vfio-user.rst there), as QEMU 11 speaks it; cited as vfio-user. Numbers on the wire are in the
+//! host's byte order.
 
 mod client;
 mod memory;

@@ -31,6 +31,13 @@ pub trait ClientMemory: Send + Sync {
     /// The peer takes back everything. Not called at the end of a connection: the owner tears down in
     /// its own order.
     fn unmap_all(&self);
+
+    /// The space whose writes can be logged for the peer, which then copies the pages to another host: all that
+    /// the function writes to the peer's memory is written by way of it. `None`, where nobody says otherwise:
+    /// no log is offered.
+    fn dirty_log(&self) -> Option<&GuestMemory> {
+        None
+    }
 }
 
 impl ClientMemory for GuestMemory {
@@ -55,5 +62,9 @@ impl ClientMemory for GuestMemory {
 
     fn unmap_all(&self) {
         Self::unmap_all(self);
+    }
+
+    fn dirty_log(&self) -> Option<&GuestMemory> {
+        Some(self)
     }
 }

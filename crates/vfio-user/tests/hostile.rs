@@ -18,14 +18,17 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use common::{FIRE_AT, Server, Toy};
+use common::{
+    FIRE_AT, Server, Toy,
+    raw::{ask, message, negotiated, reply, version},
+};
 use palisade_pci::{Bar, Interrupt};
 use palisade_units::Gpa;
 use palisade_vfio_user::{
     Client, ConnectionError, End, Errno, PeerGone, PeerHandle, Region,
     wire::{
         Capabilities, Command, Cut, DmaAccess, DmaMap, Header, IrqSet, MAX_FRAME_BYTES,
-        RegionAccess, ReplyWanted, Version, cut, push_frame,
+        RegionAccess, ReplyWanted, cut, push_frame,
     },
 };
 use proptest::prelude::*;
@@ -36,52 +39,6 @@ use rustix::{
 use zerocopy::IntoBytes;
 
 const BAR0: Region = Region::Bar(Bar::Bar0);
-
-fn message(command: Command, payload: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    push_frame(
-        &mut out,
-        Header::command(77, command, ReplyWanted::Yes),
-        &[payload],
-    );
-    out
-}
-
-fn version(major: u16, text: &[u8]) -> Vec<u8> {
-    let version = Version {
-        major: major.into(),
-        minor: 1.into(),
-    };
-    message(Command::Version, &[version.as_bytes(), text].concat())
-}
-
-/// One reply: its outcome and payload.
-fn reply(stream: &mut UnixStream) -> (Result<(), Errno>, Vec<u8>) {
-    let mut bytes = vec![0; 16];
-    stream.read_exact(&mut bytes).unwrap();
-    let size = u32::from_ne_bytes(bytes[4..8].try_into().unwrap());
-    bytes.resize(size as usize, 0);
-    stream.read_exact(&mut bytes[16..]).unwrap();
-    let Ok(Cut::Whole(frame)) = cut(&bytes) else {
-        panic!("no frame");
-    };
-    assert_eq!(frame.header.message_id.get(), 77);
-    (frame.header.outcome(), frame.payload.to_vec())
-}
-
-fn negotiated() -> (Server, UnixStream) {
-    let (server, mut stream) = Server::start();
-    stream
-        .write_all(&version(0, &Capabilities::own(8).text()))
-        .unwrap();
-    assert_eq!(reply(&mut stream).0, Ok(()));
-    (server, stream)
-}
-
-fn ask(stream: &mut UnixStream, command: Command, payload: &[u8]) -> Result<(), Errno> {
-    stream.write_all(&message(command, payload)).unwrap();
-    reply(stream).0
-}
 
 /// How a connection ends whose first bytes are these.
 fn end_after(bytes: &[u8]) -> ConnectionError {
@@ -228,15 +185,17 @@ fn descriptors_that_nobody_asked_for_are_closed() {
 #[test]
 fn what_is_not_there_is_refused_by_name() {
     let (_server, mut stream) = negotiated();
-    for command in [
-        Command::DeviceGetRegionIoFds,
-        Command::DirtyPages,
-        Command::DeviceFeature,
-        Command::MigrationDataRead,
-        Command::MigrationDataWrite,
-    ] {
+    for command in [Command::DeviceGetRegionIoFds, Command::DirtyPages] {
         assert_eq!(
             ask(&mut stream, command, &[0; 16]),
+            Err(Errno::NOTSUP),
+            "{command:?}"
+        );
+    }
+    for command in [Command::MigrationDataRead, Command::MigrationDataWrite] {
+        let nothing = [8, 0].map(u32::to_ne_bytes).concat();
+        assert_eq!(
+            ask(&mut stream, command, &nothing),
             Err(Errno::NOTSUP),
             "{command:?}"
         );
@@ -268,6 +227,9 @@ fn payloads_of_the_wrong_size_are_refused() {
         (Command::RegionWrite, [0, 15, 17]),
         (Command::DeviceReset, [1, 2, 3]),
         (Command::RegionWriteMulti, [0, 7, 9]),
+        (Command::DeviceFeature, [0, 4, 7]),
+        (Command::MigrationDataRead, [0, 7, 9]),
+        (Command::MigrationDataWrite, [0, 4, 7]),
     ] {
         for size in sizes {
             let refused = ask(&mut stream, command, &vec![0; size]);

@@ -5,6 +5,7 @@ mod bindings;
 mod caches;
 mod claims;
 mod device_tlb;
+mod dirty;
 mod faults;
 mod interrupt_range;
 mod isolation;

@@ -1,3 +1,4 @@
+mod dirty;
 mod kept;
 mod model;
 mod slices;

@@ -98,4 +98,8 @@ impl ClientMemory for Maps {
             }
         }
     }
+
+    fn dirty_log(&self) -> Option<&GuestMemory> {
+        Some(&self.memory)
+    }
 }

@@ -13,6 +13,7 @@ mod listener;
 mod mdevs;
 mod memory;
 mod messages;
+mod moving;
 mod own;
 mod peer;
 mod restore;

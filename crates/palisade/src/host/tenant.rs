@@ -14,6 +14,7 @@ use super::{
     gate::{Admission, Gate},
     memory::{Maps, MemoryRemoved},
     messages::Messages,
+    moving::Moving,
     source::Source,
 };
 use crate::{
@@ -30,6 +31,7 @@ pub(crate) struct Tenant {
     container: Container,
     gate: Arc<Gate>,
     messages: Arc<Messages>,
+    moving: Arc<Moving>,
     unit: Arc<Unit>,
     unit_memory: GuestMemory,
     removed: MemoryRemoved,
@@ -73,6 +75,7 @@ impl Tenant {
             container,
             gate,
             messages,
+            moving: Arc::default(),
             unit,
             unit_memory,
             removed,
@@ -146,7 +149,7 @@ impl Tenant {
             return;
         };
         let maps = Arc::new(Maps::of_unit(self.unit_memory.clone()));
-        let unit = Arc::clone(&self.unit) as Arc<dyn Function>;
+        let unit = self.moving.unit(Arc::clone(&self.unit) as _);
         match Connection::new(stream, unit, Arc::clone(&maps) as _) {
             Ok(connection) => {
                 admission.registered(connection.peer());
@@ -186,7 +189,7 @@ impl Tenant {
     ) -> anyhow::Result<()> {
         let assigned = source.assign(&self.container, guest_bdf, GuestMemory::new())?;
         self.unit.attached(guest_bdf);
-        let function = assigned.function();
+        let function = self.moving.function(assigned.function()) as Arc<dyn Function>;
         let maps = Arc::new(Maps::of_function(assigned, Arc::clone(&self.removed)));
         let connection = Connection::new(stream, Arc::clone(&function), maps)?;
         admission.registered(connection.peer());

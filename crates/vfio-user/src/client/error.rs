@@ -11,6 +11,9 @@ pub enum ClientError {
     /// The data is empty or longer than the server takes, or a buffer is not as long as the data.
     #[error("{0} bytes cannot be read or written at a time: split or resize it")]
     Length(usize),
+    /// The device's state is longer than what there is room for.
+    #[error("the device's state has more than {0} bytes")]
+    StateTooLong(usize),
     /// Thousands of answers are outstanding or not taken.
     #[error("too many reads are outstanding: take the data of some first")]
     TooManyOutstanding,

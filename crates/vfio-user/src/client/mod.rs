@@ -2,6 +2,7 @@
 
 mod error;
 mod link;
+mod migration;
 mod requests;
 
 use std::{os::unix::net::UnixStream, path::Path};

@@ -243,7 +243,7 @@ impl Client {
     }
 
     /// A request whose answer is empty.
-    fn tell(
+    pub(super) fn tell(
         &mut self,
         command: Command,
         parts: &[&[u8]],

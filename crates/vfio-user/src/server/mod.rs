@@ -2,12 +2,15 @@
 
 mod connection;
 mod dma;
+mod features;
 mod interrupts;
+mod migration;
 mod outgoing;
 mod receiver;
 mod session;
 mod signaller;
 mod waiting;
+mod write_log;
 
 pub use connection::{Connection, ConnectionError, End};
 pub use outgoing::{PeerGone, PeerHandle};

@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::{
     ConnectionError,
     dma::{DmaMaps, MAX_MAPS},
+    features::Features,
     interrupts::{IRQ_TYPES, Vectors},
 };
 use crate::{
@@ -24,12 +25,16 @@ pub(crate) struct Session {
     memory: Arc<dyn ClientMemory>,
     agreed: Option<Capabilities>,
     maps: DmaMaps,
+    /// Goes before the vectors: a function that the peer left in the middle of its migration is reset, and raises
+    /// nothing.
+    features: Features,
     vectors: Vectors,
 }
 
 impl Session {
     pub(crate) fn new(function: Arc<dyn Function>, memory: Arc<dyn ClientMemory>) -> Self {
         Self {
+            features: Features::new(Arc::clone(&function), Arc::clone(&memory)),
             vectors: Vectors::new(Arc::clone(&function)),
             function,
             memory,
@@ -88,9 +93,12 @@ impl Session {
         }
         let theirs = Capabilities::parse(text)?;
         // What is offered must be a part of what was proposed.
+        let own = Capabilities::own(MAX_MAPS as u64);
+        let migrates = theirs.migration_page_bytes.is_some() && self.function.migration().is_some();
         let ours = Capabilities {
             write_multi: theirs.write_multi,
-            ..Capabilities::own(MAX_MAPS as u64)
+            migration_page_bytes: own.migration_page_bytes.filter(|_| migrates),
+            ..own
         };
         let start = replies.len();
         replies.extend_from_slice(Header::reply(&frame.header).as_bytes());
@@ -157,16 +165,17 @@ impl Session {
                 if !payload.is_empty() {
                     return Err(Errno::INVAL);
                 }
-                self.function.reset();
-                Ok(())
+                self.features.migrating.reset()
             }
+            Command::DeviceFeature => self.features.request(payload, out),
+            Command::MigrationDataRead => {
+                let limit_bytes = self.agreed.unwrap_or_default().max_data_bytes;
+                self.features.migrating.read(payload, limit_bytes, out)
+            }
+            Command::MigrationDataWrite => self.features.migrating.write(payload),
             // Once is enough, and the other two go the other way.
             Command::Version | Command::DmaRead | Command::DmaWrite => Err(Errno::INVAL),
-            Command::DeviceGetRegionIoFds
-            | Command::DirtyPages
-            | Command::DeviceFeature
-            | Command::MigrationDataRead
-            | Command::MigrationDataWrite => Err(Errno::NOTSUP),
+            Command::DeviceGetRegionIoFds | Command::DirtyPages => Err(Errno::NOTSUP),
         }
     }
 
@@ -305,15 +314,15 @@ fn finish(replies: &mut [u8], start: usize, mut header: Header) {
     replies[start..start + HEADER_BYTES].copy_from_slice(header.as_bytes());
 }
 
-fn exactly<T: FromBytes>(payload: &[u8]) -> Result<T, Errno> {
+pub(super) fn exactly<T: FromBytes>(payload: &[u8]) -> Result<T, Errno> {
     T::read_from_bytes(payload).map_err(|_| Errno::INVAL)
 }
 
-fn starts_with<T: FromBytes>(payload: &[u8]) -> Result<(T, &[u8]), Errno> {
+pub(super) fn starts_with<T: FromBytes>(payload: &[u8]) -> Result<(T, &[u8]), Errno> {
     T::read_from_prefix(payload).map_err(|_| Errno::INVAL)
 }
 
-fn has_room(argsz: u32, needed: u32) -> Result<(), Errno> {
+pub(super) fn has_room(argsz: u32, needed: u32) -> Result<(), Errno> {
     if argsz < needed {
         return Err(Errno::INVAL);
     }

@@ -16,6 +16,9 @@ pub struct Capabilities {
     pub page_sizes: u64,
     /// Whether it knows REGION_WRITE_MULTI.
     pub write_multi: bool,
+    /// The page size of its bitmaps of written pages, if it can migrate. Revisions before the present one have
+    /// this; those who know the present one alone ask for the features instead.
+    pub migration_page_bytes: Option<u64>,
 }
 
 impl Default for Capabilities {
@@ -27,6 +30,7 @@ impl Default for Capabilities {
             max_maps: 65_535,
             page_sizes: 4096,
             write_multi: false,
+            migration_page_bytes: None,
         }
     }
 }
@@ -46,6 +50,7 @@ impl Capabilities {
             max_maps,
             page_sizes: MAP_PAGE_BYTES,
             write_multi: true,
+            migration_page_bytes: Some(MAP_PAGE_BYTES),
         }
     }
 
@@ -78,6 +83,11 @@ impl Capabilities {
             max_maps: number(names, "max_dma_maps", default.max_maps)?,
             page_sizes: number(names, "pgsizes", default.page_sizes)?,
             write_multi: names.get("write_multiple") == Some(&Value::Bool(true)),
+            migration_page_bytes: match names.get("migration") {
+                None => None,
+                Some(Value::Object(names)) => Some(number(names, "pgsize", MAP_PAGE_BYTES)?),
+                Some(_) => return Err(BadCapabilities("`migration` must be an object")),
+            },
         };
         if parsed.max_data_bytes < 8 {
             return Err(BadCapabilities("`max_data_xfer_size` must be at least 8"));
@@ -99,6 +109,9 @@ impl Capabilities {
         });
         if self.write_multi {
             names["write_multiple"] = Value::Bool(true);
+        }
+        if let Some(page_bytes) = self.migration_page_bytes {
+            names["migration"] = json!({ "pgsize": page_bytes });
         }
         let mut text = json!({ "capabilities": names }).to_string().into_bytes();
         text.push(0);
@@ -139,6 +152,7 @@ mod tests {
         let parsed = Capabilities::parse(offer).unwrap();
         assert_eq!(parsed.max_data_bytes, 1 << 20);
         assert!(parsed.write_multi);
+        assert_eq!(parsed.migration_page_bytes, Some(4096));
     }
 
     #[test]
@@ -152,6 +166,8 @@ mod tests {
             b"{\"capabilities\":{\"max_msg_fds\":-1}}\0",
             b"{\"capabilities\":{\"max_data_xfer_size\":0}}\0",
             b"{\"capabilities\":{\"pgsizes\":2097152}}\0",
+            b"{\"capabilities\":{\"migration\":true}}\0",
+            b"{\"capabilities\":{\"migration\":{\"pgsize\":\"4k\"}}}\0",
             b"\xff\xfe\0",
             &deep,
         ] {

@@ -3,14 +3,21 @@
 
 mod capabilities;
 mod command;
+mod feature;
 mod frame;
 mod header;
+mod migration;
 mod payload;
 
 pub use capabilities::{BadCapabilities, Capabilities};
 pub use command::Command;
+pub use feature::{
+    Feature, FeatureFlags, FeatureRequest, LoggingControl, LoggingRange, LoggingReport,
+    MAX_LOGGING_RANGES, Methods,
+};
 pub use frame::{Cut, Frame, FrameError, MAX_FRAME_BYTES, cut, push_frame};
 pub use header::{HEADER_BYTES, Header, Kind, ReplyWanted};
+pub use migration::{DeviceState, MigrationData, MigrationFlags, MigrationState, MigrationSupport};
 pub use payload::{
     DEVICE_IS_PCI, DEVICE_RESETS, DeviceInfo, DmaAccess, DmaMap, DmaMapFlags, DmaUnmap,
     DmaUnmapFlags, IRQ_IS_EVENTFD, IrqInfo, IrqSet, IrqSetFlags, REGION_READS, REGION_WRITES,

@@ -24,6 +24,7 @@ macro_rules! payload {
         }
     };
 }
+pub(super) use payload;
 
 payload! {
     /// VERSION, before the JSON text (vfio-user, VFIO_USER_VERSION).

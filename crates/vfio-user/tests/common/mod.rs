@@ -1,6 +1,8 @@
 //! A toy function, and a server for it on a thread of its own.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub(crate) mod raw;
+
 use std::{
     os::unix::net::UnixStream,
     sync::{
@@ -11,8 +13,8 @@ use std::{
 };
 
 use palisade_memory::GuestMemory;
-use palisade_pci::{AccessError, Bar, Function, Interrupt};
-use palisade_vfio_user::{Client, Connection, ConnectionError, End, PeerHandle};
+use palisade_pci::{AccessError, Bar, Function, Interrupt, Migration, MigrationError};
+use palisade_vfio_user::{Client, Connection, ConnectionError, End, Errno, PeerHandle};
 
 pub(crate) const BAR0_BYTES: u64 = 0x4000;
 /// BAR 2 takes accesses of eight bytes and no others.
@@ -21,8 +23,40 @@ pub(crate) const VECTORS: u16 = 24;
 /// Writing a vector number to BAR 0 here fires the vector.
 pub(crate) const FIRE_AT: u64 = 0x3ff8;
 
+/// How long the state of a [`Toy`] is, so that it goes in pieces: BAR 0 once, what BAR 2 has counted, and filling.
+pub(crate) const STATE_BYTES: usize = 200_000;
+
+/// What a [`Toy`] that can migrate was told to do, and what it is to fail at.
+#[derive(Default)]
+pub(crate) struct Moves {
+    pub(crate) told: Mutex<Vec<&'static str>>,
+    pub(crate) fails: Mutex<Option<(&'static str, Errno)>>,
+    /// What waits while it is stopped.
+    waiting: Mutex<Option<u64>>,
+}
+
+impl Moves {
+    /// What it was told since this was asked last.
+    pub(crate) fn told(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.told.lock().unwrap())
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.waiting.lock().unwrap().is_some()
+    }
+
+    fn tell(&self, what: &'static str) -> Result<(), MigrationError> {
+        self.told.lock().unwrap().push(what);
+        match *self.fails.lock().unwrap() {
+            Some((fails, errno)) if fails == what => Err(MigrationError::new(errno, what)),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Memory of bytes behind BAR 0 and in configuration space; BAR 2 counts what is written.
 pub(crate) struct Toy {
+    pub(crate) moves: Option<Moves>,
     pub(crate) bar0: Mutex<Vec<u8>>,
     pub(crate) config: Mutex<Vec<u8>>,
     pub(crate) vectors: Mutex<Vec<Option<Arc<dyn Interrupt>>>>,
@@ -32,7 +66,21 @@ pub(crate) struct Toy {
 
 impl Toy {
     pub(crate) fn new() -> Arc<Self> {
+        Self::with(None)
+    }
+
+    /// One that can migrate.
+    pub(crate) fn movable() -> Arc<Self> {
+        Self::with(Some(Moves::default()))
+    }
+
+    pub(crate) fn moves(&self) -> &Moves {
+        self.moves.as_ref().unwrap()
+    }
+
+    fn with(moves: Option<Moves>) -> Arc<Self> {
         Arc::new(Self {
+            moves,
             bar0: Mutex::new(vec![0; BAR0_BYTES as usize]),
             config: Mutex::new((0..4096_u32).map(|n| (n % 251) as u8).collect()),
             vectors: Mutex::new(vec![None; VECTORS.into()]),
@@ -98,8 +146,14 @@ impl Function for Toy {
                 len_bytes: from.len() as u64,
             });
         };
-        self.written
-            .fetch_add(u64::from_le_bytes(value), Ordering::Relaxed);
+        let value = u64::from_le_bytes(value);
+        if let Some(moves) = &self.moves
+            && let Some(waiting) = &mut *moves.waiting.lock().unwrap()
+        {
+            *waiting += value;
+            return Ok(());
+        }
+        self.written.fetch_add(value, Ordering::Relaxed);
         Ok(())
     }
 
@@ -114,6 +168,63 @@ impl Function for Toy {
     fn reset(&self) {
         self.bar0.lock().unwrap().fill(0);
         self.resets.fetch_add(1, Ordering::Relaxed);
+        if let Some(moves) = &self.moves {
+            moves.tell("reset").unwrap();
+            self.written.store(0, Ordering::Relaxed);
+            if let Some(waiting) = &mut *moves.waiting.lock().unwrap() {
+                *waiting = 0;
+            }
+        }
+    }
+
+    fn migration(&self) -> Option<&dyn Migration> {
+        self.moves.as_ref().map(|_| self as &dyn Migration)
+    }
+}
+
+impl Migration for Toy {
+    fn stop(&self) {
+        self.moves().tell("stop").unwrap();
+        self.moves().waiting.lock().unwrap().get_or_insert(0);
+    }
+
+    fn start(&self) -> Result<(), MigrationError> {
+        self.moves().tell("start")?;
+        let waiting = self.moves().waiting.lock().unwrap().take();
+        self.written
+            .fetch_add(waiting.unwrap_or(0), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn save(&self) -> Result<Vec<u8>, MigrationError> {
+        self.moves().tell("save")?;
+        let mut state = self.bar0.lock().unwrap().clone();
+        let waiting = self.moves().waiting.lock().unwrap().unwrap();
+        for number in [self.written.load(Ordering::Relaxed), waiting] {
+            state.extend(number.to_le_bytes());
+        }
+        state.resize(STATE_BYTES, 0xa5);
+        Ok(state)
+    }
+
+    fn restore(&self, state: &[u8]) -> Result<(), MigrationError> {
+        self.moves().tell("restore")?;
+        if state.len() != STATE_BYTES {
+            return Err(MigrationError::senseless("of another length"));
+        }
+        let (bar0, rest) = state.split_at(BAR0_BYTES as usize);
+        let numbers: Vec<u64> = rest[..16]
+            .chunks(8)
+            .map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap()))
+            .collect();
+        self.bar0.lock().unwrap().copy_from_slice(bar0);
+        self.written.store(numbers[0], Ordering::Relaxed);
+        *self.moves().waiting.lock().unwrap() = Some(numbers[1]);
+        Ok(())
+    }
+
+    fn max_state_len_bytes(&self) -> usize {
+        STATE_BYTES + 1
     }
 }
 

@@ -3,6 +3,8 @@
 //! Who stores and then loads, where another thread does the same the other way round, needs a fence between the
 //! two, which costs more than a translation that is cached. The kernel can run that fence on every processor on
 //! which this process is, at the request of the side that seldom comes (membarrier(2)).
+//!
+//! It stands in this room because reports of written pages need it, which are below every other use.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{Ordering, compiler_fence};
@@ -14,7 +16,8 @@ use rustix::thread::{MembarrierCommand, membarrier};
 const LONG: Duration = Duration::from_millis(1);
 
 /// Whether the kernel offers it. Asked once in a process.
-pub(crate) fn is_offered() -> bool {
+#[must_use]
+pub fn is_offered() -> bool {
     static OFFERED: OnceLock<bool> = OnceLock::new();
     *OFFERED.get_or_init(|| {
         !cfg!(miri) && membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok()
@@ -23,17 +26,26 @@ pub(crate) fn is_offered() -> bool {
 
 /// The side that comes often: keeps the compiler from turning round what stands before and after.
 #[inline]
-pub(crate) fn light() {
+pub fn light() {
     compiler_fence(Ordering::SeqCst);
 }
 
 /// The side that seldom comes: what another thread stored before its [`light`] is to be seen after this, or what
 /// it loads behind it sees what was stored before this. Only where it [`is_offered`].
-pub(crate) fn heavy() {
+pub fn heavy() {
     let run = membarrier(MembarrierCommand::PrivateExpedited);
     if run.is_err() {
         // The kernel granted it when it was registered for, so this is a sandbox that closed since. A store
         // that was made is seen after a while, and so is one to the other thread.
+        std::thread::sleep(LONG);
+    }
+}
+
+/// As [`heavy`], and where that is not offered, waits as long as any processor keeps a store to itself.
+pub fn heavy_or_wait() {
+    if is_offered() {
+        heavy();
+    } else {
         std::thread::sleep(LONG);
     }
 }
