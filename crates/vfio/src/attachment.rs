@@ -149,7 +149,8 @@ impl Attachment {
         self.forget();
     }
 
-    fn forget(&self) {
+    /// Makes the function forget every translation, for who has removed memory.
+    pub(crate) fn forget(&self) {
         let _operation = self.inner.operation();
         if self.inner.is_attached(&self.endpoint) {
             self.inner.forget_all(&self.endpoint, Cached::Everywhere);

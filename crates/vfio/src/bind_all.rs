@@ -51,15 +51,20 @@ impl Container {
     }
 }
 
+/// What is to be bound on all functions.
 #[derive(Clone, Copy)]
-struct Wanted {
-    key: SpaceKey,
-    terms: Terms,
+pub(crate) struct Wanted {
+    pub(crate) key: SpaceKey,
+    pub(crate) terms: Terms,
 }
 
 /// The caller is in an operation.
 impl Inner {
-    fn bind_all(&self, wanted: Wanted, meanwhile: impl FnMut(&Endpoint)) -> Result<(), VfioError> {
+    pub(crate) fn bind_all(
+        &self,
+        wanted: Wanted,
+        meanwhile: impl FnMut(&Endpoint),
+    ) -> Result<(), VfioError> {
         let endpoints = self.endpoints();
         if endpoints.is_empty() {
             return Err(VfioError::NoFunction);

@@ -42,6 +42,18 @@ pub enum VfioError {
         /// Which requests.
         key: SpaceKey,
     },
+    /// Nothing is bound to it on any function.
+    #[error("PASID {pasid} is bound nowhere")]
+    NotBoundAnywhere {
+        /// The number.
+        pasid: HostPasid,
+    },
+    /// It is bound, and the guest's name for it is another one.
+    #[error("PASID {pasid} is bound under another guest PASID: unbind it first")]
+    BoundUnderAnotherName {
+        /// The number.
+        pasid: HostPasid,
+    },
     /// The client chose neither nested translation nor PASIDs of the whole system.
     #[error("PASIDs need nested translation: choose it for the container first")]
     NestingOff,
@@ -76,8 +88,10 @@ impl VfioError {
         match self {
             Self::NotAttached { .. } | Self::NoFunction => ENODEV,
             Self::AlreadyAttached { .. } => EEXIST,
-            Self::InvalidPasid { .. } => EINVAL,
-            Self::NotAllocated { .. } | Self::NotBound { .. } => ENOENT,
+            Self::InvalidPasid { .. } | Self::BoundUnderAnotherName { .. } => EINVAL,
+            Self::NotAllocated { .. } | Self::NotBound { .. } | Self::NotBoundAnywhere { .. } => {
+                ENOENT
+            }
             Self::NestingOff | Self::NoDomain { abi: Abi::V7 } => EOPNOTSUPP,
             Self::NoDomain { abi: Abi::V1 } => EFAULT,
             Self::Ioasid(error) => error.errno(),

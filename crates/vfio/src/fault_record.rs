@@ -12,18 +12,13 @@
 use palisade_iommu::{Ats, Fault, FaultReason, GroupIndex, PageRequest, PlaceInGroup};
 use palisade_units::{Access, Bdf, GuestPasid, Iova};
 
+use crate::abi::layout::{
+    ENTRY_FAULT, ENTRY_PAGE_REQUEST, FAULT_HAS_ADDRESS, FAULT_HAS_PASID, REQUEST_HAS_PASID,
+    REQUEST_IS_LAST, RESPONSE_NEEDS_PASID,
+};
+
 /// How many 64-bit words an entry has.
 pub(crate) const WORDS: usize = 8;
-
-const KIND_FAULT: u32 = 1;
-const KIND_PAGE_REQUEST: u32 = 2;
-
-const FAULT_HAS_PASID: u32 = 1;
-const FAULT_HAS_ADDRESS: u32 = 2;
-
-const REQUEST_HAS_PASID: u32 = 1;
-const REQUEST_IS_LAST: u32 = 2;
-const RESPONSE_NEEDS_PASID: u32 = 8;
 
 /// What a fault ring tells a VMM, in its guest's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +38,7 @@ impl FaultRecord {
                 let code = u32::from(fault.reason.code());
                 let ats = u32::from(fault.ats == Ats::On);
                 [
-                    pair(KIND_FAULT, place | code << 16 | ats << 24),
+                    pair(ENTRY_FAULT, place | code << 16 | ats << 24),
                     pair(class(fault.reason), has_pasid | FAULT_HAS_ADDRESS),
                     pair(number(fault.pasid), permissions(fault.access)),
                     fault.at.get(),
@@ -62,7 +57,7 @@ impl FaultRecord {
                 };
                 let group = u32::from(request.group.get());
                 [
-                    pair(KIND_PAGE_REQUEST, request.bdf.requester_id().into()),
+                    pair(ENTRY_PAGE_REQUEST, request.bdf.requester_id().into()),
                     pair(has_pasid | is_last, number(request.pasid)),
                     pair(group, permissions(request.access)),
                     request.at.get(),
@@ -75,6 +70,17 @@ impl FaultRecord {
         }
     }
 
+    /// Reads an entry of a ring; `None` for what no ring wrote.
+    #[must_use]
+    pub fn from_bytes(entry: &[u8; WORDS * 8]) -> Option<Self> {
+        let (words, _) = entry.as_chunks();
+        let mut read = [0; WORDS];
+        for (word, bytes) in read.iter_mut().zip(words) {
+            *word = u64::from_le_bytes(*bytes);
+        }
+        Self::from_words(read)
+    }
+
     /// `None` for what no ring wrote.
     pub(crate) fn from_words(words: [u64; WORDS]) -> Option<Self> {
         let [first, second, third, at, ..] = words;
@@ -83,7 +89,7 @@ impl FaultRecord {
         let bdf = Bdf::from_requester_id(u16::from_le_bytes([low, high]));
         let at = Iova::new(at);
         match kind {
-            KIND_FAULT => {
+            ENTRY_FAULT => {
                 let ((_, flags), (pasid, permissions)) = (halves(second), halves(third));
                 Some(Self::Fault(Fault {
                     bdf,
@@ -98,7 +104,7 @@ impl FaultRecord {
                     },
                 }))
             }
-            KIND_PAGE_REQUEST => {
+            ENTRY_PAGE_REQUEST => {
                 let ((flags, pasid), (group, permissions)) = (halves(second), halves(third));
                 let is_last = flags & REQUEST_IS_LAST != 0;
                 Some(Self::PageRequest(PageRequest {

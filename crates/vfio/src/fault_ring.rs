@@ -19,13 +19,14 @@ use palisade_iommu::{Fault, PageRequest, QueueFull, Sink};
 use palisade_memory::{Backing, MemoryError, SharedMemory};
 
 use crate::FaultRecord;
+use crate::abi::layout::RING_ENTRIES;
 use crate::fault_record::WORDS;
 
 const HEAD: u64 = 0;
 const TAIL: u64 = 4;
 const SHAPE: u64 = 8;
 const LOST: u64 = 16;
-const ENTRIES: u64 = 4096;
+const ENTRIES: u64 = RING_ENTRIES;
 const COUNT: u32 = 512;
 const ENTRY_BYTES: u32 = 64;
 const _: () = assert!(WORDS * 8 == 64, "an entry is 64 bytes");

@@ -12,9 +12,13 @@
 //! A VMM that has no unit here takes faults and page requests from a [`FaultRing`], which is a sink
 //! like a unit.
 //!
+//! A VMM that asks by itself, and not through a unit, does so in the bytes that were proposed for VFIO in 2020:
+//! [`abi`].
+//!
 //! What it will not do: it reads no guest memory, knows no register of any unit and no socket, and
 //! has no threads.
 
+pub mod abi;
 mod attachment;
 mod bind_all;
 mod binding;
@@ -23,6 +27,7 @@ mod error;
 mod fault_record;
 mod fault_ring;
 mod key;
+mod naming;
 mod outlet;
 mod pasids;
 mod request;

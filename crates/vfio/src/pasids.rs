@@ -59,10 +59,7 @@ impl Container {
         if self.free_adopted(pasid) {
             return Ok(());
         }
-        inner.set.state_of(pasid)?;
-        if !inner.state().allocated.contains(&pasid) {
-            return Err(VfioError::NotAllocated { pasid });
-        }
+        inner.check_allocated(pasid)?;
         self.free_allocated(pasid);
         Ok(())
     }
@@ -91,7 +88,7 @@ impl Container {
     /// The caller is in an operation, and the PASID is in `allocated`.
     fn free_allocated(&self, pasid: HostPasid) {
         let inner = &self.inner;
-        if let Some(guest) = guest_name(pasid) {
+        if let Some(guest) = inner.set.guest_of(pasid) {
             for endpoint in inner.endpoints() {
                 inner.release(&endpoint, SpaceKey::Pasid(guest));
             }

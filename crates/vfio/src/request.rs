@@ -1,5 +1,5 @@
 //! What a VMM asks of its container for PASIDs, with the conditions and errors that the proposed
-//! requests have. Their bytes are not here.
+//! requests have. Their bytes are in [`abi`](crate::abi).
 
 use palisade_ioasid::{IoasidError, PasidRange};
 use palisade_units::HostPasid;
@@ -68,7 +68,17 @@ impl PasidRequests {
         Ok(self.container.free_range(range))
     }
 
-    fn check(&self) -> Result<(), VfioError> {
+    /// Frees a PASID, as [`Container::free_pasid`].
+    ///
+    /// # Errors
+    /// The first three of [`PasidRequests::alloc`]; those of [`Container::free_pasid`].
+    pub fn free_one(&self, pasid: HostPasid) -> Result<(), VfioError> {
+        self.check()?;
+        self.container.free_pasid(pasid)
+    }
+
+    /// Whether the client may ask at all.
+    pub(crate) fn check(&self) -> Result<(), VfioError> {
         if self.nesting == Nesting::Off {
             return Err(VfioError::NestingOff);
         }

@@ -1,5 +1,6 @@
 //! What a tenant may ask for, on a real authority, a real platform and real memory.
 
+mod abi;
 mod adopting;
 mod allocating;
 mod audit;
