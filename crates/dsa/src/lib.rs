@@ -5,7 +5,7 @@
 //! whoever is behind it, and runs them on [`Engine`]s, which touch memory through their
 //! [`palisade_iommu::DmaPort`] alone. A descriptor that needs a page is put aside while others go on.
 //! [`DsaFunction`] is the PCI function that a driver sees; what the PASIDs mean that a driver writes into it is for
-//! its [`PasidPolicy`] to say.
+//! its [`PasidPolicy`] to say. It moves to another host by [`palisade_pci::Migration`].
 //!
 //! What it will not do: make a PASID, know a guest, start a thread or look at a clock. There are no
 //! interrupt message store, no event log, no performance counters, and no interrupt handles but

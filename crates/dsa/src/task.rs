@@ -75,6 +75,13 @@ pub(crate) struct LaneWork {
     pub(crate) fresh: Vec<Descriptor>,
 }
 
+impl LaneWork {
+    /// How many descriptors that came through the portal.
+    pub(crate) const fn len(&self) -> usize {
+        self.begun.len() + self.fresh.len()
+    }
+}
+
 impl BegunTask {
     /// The descriptor that came through the portal.
     pub(crate) fn submitted(&self) -> &Descriptor {

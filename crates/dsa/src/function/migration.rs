@@ -18,7 +18,7 @@ use super::saved::{
 use super::state::{QueueWords, State, UseOf, Waiting, Work};
 use super::{DsaFunction, EntryPoint, PasidPolicy};
 use crate::lock::locked;
-use crate::spec::{CommandStatus, Descriptor, InterruptPermission};
+use crate::spec::{CommandStatus, Descriptor, InterruptPermission, Portal};
 use crate::task::LaneWork;
 use crate::{Client, Identity, Lane, PasidUse, Session};
 
@@ -77,16 +77,16 @@ impl<P: PasidPolicy> Migration for DsaFunction<P> {
         if !locked(&self.config).bus_master() {
             self.halt_if_enabled(&mut state);
         }
-        for port in &self.ports {
-            locked(port).stopped = false;
-        }
         self.lanes.iter().for_each(Lane::go_on);
         for write in state.held.take().unwrap_or_default() {
             match write {
                 Held::Word { offset, value } => self.write_word(&mut state, offset, value),
-                // Nobody is there any more to be told to try again: a queue that is full drops it.
-                Held::Descriptor(target, descriptor) => drop(self.submit(target, &descriptor)),
+                Held::Descriptor(target, descriptor) => self.submit_held(target, &descriptor),
             }
+        }
+        // Who came meanwhile waits for the state, and then finds that nothing is held.
+        for port in &self.ports {
+            locked(port).stopped = false;
         }
         Ok(())
     }
@@ -178,11 +178,39 @@ impl<P: PasidPolicy> DsaFunction<P> {
         descriptor: &Descriptor,
     ) -> Result<(), AccessError> {
         let mut state = locked(&self.state);
+        let has_room = self.has_room(&state, target);
         if let Some(held) = &mut state.held {
+            if !has_room {
+                return Err(AccessError::Retry { bar: Bar::Bar2 });
+            }
             return hold(held, vec![Held::Descriptor(target, *descriptor)], Bar::Bar2);
         }
         drop(state);
         self.submit(target, descriptor)
+    }
+
+    /// Whether a stopped function's queue takes one more. Where the writer does not learn that, it does.
+    fn has_room(&self, state: &State, target: Target) -> bool {
+        let index = usize::from(target.queue);
+        let (Some(words), Some(lane)) = (state.queues.get(index), self.lanes.get(index)) else {
+            return true;
+        };
+        let config = words.config();
+        if !words.enabled || config.mode.dedicated() {
+            return true;
+        }
+        let limit = match target.portal {
+            Portal::Limited => config.threshold,
+            Portal::Unlimited => config.size,
+        };
+        let unfinished = match &state.waiting {
+            None => usize::try_from(lane.pending()).unwrap_or(usize::MAX),
+            Some(waiting) => waiting.work.get(index).map_or(0, LaneWork::len),
+        };
+        let is_of_queue =
+            |held: &&Held| matches!(held, Held::Descriptor(to, _) if to.queue == target.queue);
+        let ahead = state.held.iter().flatten().filter(is_of_queue).count();
+        unfinished.saturating_add(ahead) < usize::from(limit)
     }
 
     fn state_now(&self, state: &State) -> FunctionState {

@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use palisade_pci::{AccessError, Bar};
 use palisade_units::GuestPasid;
@@ -190,11 +190,36 @@ impl<P: PasidPolicy> DsaFunction<P> {
         let (Some(port), Some(lane)) = (self.ports.get(index), self.lanes.get(index)) else {
             return self.stray(target.queue);
         };
-        let mut port = locked(port);
+        let port = locked(port);
         if port.stopped {
             drop(port);
             return self.hold_descriptor(target, descriptor);
         }
+        self.submit_through(port, lane, target, descriptor)
+    }
+
+    /// Submits what was held. A shared queue had room for it when it came; where it has none now, as in a state that was
+    /// made up, the error register says so, since the writer was told that it was taken.
+    pub(super) fn submit_held(&self, target: Target, descriptor: &Descriptor) {
+        let index = usize::from(target.queue);
+        let (Some(port), Some(lane)) = (self.ports.get(index), self.lanes.get(index)) else {
+            return;
+        };
+        if self
+            .submit_through(locked(port), lane, target, descriptor)
+            .is_err()
+        {
+            self.refuse(target, descriptor, ErrorCode::QUEUE_FULL);
+        }
+    }
+
+    fn submit_through(
+        &self,
+        mut port: MutexGuard<'_, Port>,
+        lane: &Lane,
+        target: Target,
+        descriptor: &Descriptor,
+    ) -> Result<(), AccessError> {
         let submitted = match &mut port.open {
             None => Err(SubmitError::Disabled),
             Some(Open::Dedicated { size, .. }) => lane.submit(*descriptor, None, *size),

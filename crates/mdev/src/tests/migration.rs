@@ -10,8 +10,9 @@ use palisade_dsa::spec::{
 use palisade_ioasid::PasidRange;
 use palisade_iommu::PageResponse;
 use palisade_pci::Migration;
+use palisade_pci::saved::{HEAD_BYTES, StateFormat};
 use proptest::prelude::*;
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::rig::{Driver, Host, PERMISSIONS, SLOT, Tenant, dedicated, guest, run};
 use crate::SliceType::{self, DedicatedQueue, SharedQueue};
@@ -348,22 +349,65 @@ fn r19_r74_no_state_programs_what_is_not_the_tenants() {
 
 /// A state whose last descriptor has another PASID.
 fn forged(bytes: &[u8], pasid: u32) -> Vec<u8> {
-    use palisade_pci::saved::{HEAD_BYTES, StateFormat};
-    use zerocopy::IntoBytes;
     let (from, to) = (copy(1, ONE), copy(1, pasid));
     let mut body = bytes[HEAD_BYTES..].to_vec();
-    let windows: Vec<_> = body
-        .windows(64)
-        .map(|window| window == from.as_bytes())
-        .collect();
-    let at = windows.iter().position(|found| *found).unwrap();
+    let mut windows = body.windows(64);
+    let at = windows
+        .position(|window| window == from.as_bytes())
+        .unwrap();
     body[at..at + 64].copy_from_slice(to.as_bytes());
+    with_head(&body)
+}
+
+fn with_head(body: &[u8]) -> Vec<u8> {
     let format = StateFormat {
         magic: *b"palisdsa",
         version: 1,
         max_body_bytes: usize::MAX,
     };
-    format.with_head(&body)
+    format.with_head(body)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever bytes come: what reaches the parent is the tenant's own, and another tenant's memory is as it was.
+    #[test]
+    fn r8_r19_r74_no_bytes_reach_what_is_not_the_tenants(
+        shared in prop::sample::select(vec![KINDS[0], KINDS[2]]),
+        // Behind configuration space.
+        changes in proptest::collection::vec((0x1000_usize..0x2000, any::<u8>()), 1..4),
+        anything in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let place = Place::new(shared);
+        let root = place.process(ONE);
+        prop_assert_eq!(place.driver.enable(shared.mode()), CommandError::SUCCESS);
+        place.driver.submit(&copy(0, ONE));
+        place.driver.submit(&copy(1, ONE));
+        let mut body = place.save()[HEAD_BYTES..].to_vec();
+        for (at, with) in changes {
+            let index = at % body.len();
+            body[index] ^= with;
+        }
+        let other = place.other(shared);
+        let bob = other.host.tenant(10);
+        let slice = other.host.slice(200, SharedQueue);
+        let _bobs = slice.assign(&bob.container, SLOT, bob.guest.clone());
+        let process = bob.process(OTHER);
+        process.map(RECORD, RECORD, 1);
+        process.map(TO, TO, 1);
+        other.tenant.bind(SLOT, ONE, root);
+        prop_assert!(other.migration().restore(&with_head(&anything)).is_err());
+        if other.migration().restore(&with_head(&body)).is_ok() {
+            let _ = other.migration().start();
+        }
+        other.run();
+        for entry in other.forwarded() {
+            prop_assert_eq!(entry.tenant, other.tenant.id());
+        }
+        prop_assert_eq!(bob.bytes(RECORD, 64), vec![0; 64]);
+        prop_assert_eq!(bob.bytes(TO, 64), vec![0; 64]);
+    }
 }
 
 /// Lets the device go on on another host, where the unit has bound its process.

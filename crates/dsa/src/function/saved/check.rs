@@ -7,7 +7,7 @@ use palisade_units::GuestPasid;
 
 use super::{FunctionState, Held, QueueState, RunningState};
 use crate::check::{Origin, check};
-use crate::function::command::{bits, check_configuration, check_queue, rules};
+use crate::function::command::{check_configuration, check_queue, rules};
 use crate::function::map::{AccessClass, TABLES, Table};
 use crate::function::portal::SLOTS;
 use crate::function::shape::Layout;
@@ -51,7 +51,7 @@ impl FunctionState {
             "CMDSTS does not say whether a command is active",
         )?;
         if let Some(running) = &self.running {
-            running.check(enabled)?;
+            running.check(enabled, &words)?;
         }
         for (queue, piece) in &self.pieces {
             let there = piece.present != 0 && piece.present != u64::MAX;
@@ -144,17 +144,23 @@ pub(in crate::function) fn device(number: u8) -> Option<DeviceState> {
 }
 
 impl RunningState {
-    fn check(&self, enabled: u64) -> Checked {
+    fn check(&self, enabled: u64, queues: &[QueueWords]) -> Checked {
         let disables = match self.after {
             After::Nothing | After::DisableDevice => 0,
             After::DisableQueues(queues) => queues,
         };
-        let waits_for =
-            |queue: &(u8, GuestPasid)| bits(enabled).any(|one| one == usize::from(queue.0));
+        // A command names one PASID, which has one use of a queue.
+        let is_shared = |(queue, _): &(u8, GuestPasid)| {
+            let words = queues.get(usize::from(*queue));
+            words.is_some_and(|words| words.enabled && !words.config().mode.dedicated())
+        };
+        let in_order = self.uses.is_sorted_by(|one, next| one.0 < next.0);
         require(
             (disables | self.queues) & !enabled == 0
                 && self.queues & self.after.closing(enabled) == self.after.closing(enabled)
-                && self.uses.iter().all(waits_for),
+                && (self.uses.is_empty() || self.after == After::Nothing)
+                && self.uses.iter().all(is_shared)
+                && in_order,
             "a command waits for a queue that is not enabled",
         )
     }
@@ -170,7 +176,7 @@ impl QueueState {
     }
 
     fn check(&self, number: u8, words: &QueueWords, layout: &Layout) -> Checked {
-        let count = self.work.begun.len() + self.work.fresh.len();
+        let count = self.work.len();
         if !self.enabled {
             let off = !self.privileged.is_on() && count == 0;
             return require(off, "a queue that is not enabled has work");

@@ -155,6 +155,11 @@ fn r74_what_no_driver_programmed_and_no_engine_came_to_is_refused() {
     refused(|state| state.running = None);
     refused(|state| state.running.as_mut().unwrap().queues = 1 << 9);
     refused(|state| state.running.as_mut().unwrap().uses[0].0 = 9);
+    refused(|state| state.running.as_mut().unwrap().uses[0].0 = 2);
+    refused(|state| {
+        let uses = &mut state.running.as_mut().unwrap().uses;
+        uses.push(uses[0]);
+    });
     refused(|state| state.groups[0][12] = 1);
     refused(|state| state.groups[1][0] = 1);
     refused(|state| state.vectors[0][3] = 2);

@@ -159,3 +159,33 @@ fn r74_a_state_of_another_shape_is_refused_and_the_function_is_as_new() {
     assert!(error.to_string().contains("shape"), "{error}");
     assert!(function.save().unwrap() == fresh);
 }
+
+#[test]
+fn r74_a_stopped_shared_queue_takes_no_more_than_it_has_room_for() {
+    let machine = Machine::with(0, &[shared()]);
+    let root = machine.process(5);
+    let portal = portal_offset(0, Portal::Limited);
+    let submit = |machine: &Machine, index| {
+        let descriptor = copy(index).with_pasid(5);
+        let bytes = zerocopy::IntoBytes::as_bytes(&descriptor);
+        machine.driver.function.bar_write(Bar::Bar2, portal, bytes)
+    };
+    submit(&machine, 0).unwrap();
+    let bytes = machine.stop_and_save();
+    let other = machine.other(7);
+    other.take_over(&bytes);
+    other.bind(5, root);
+    for machine in [&machine, &other] {
+        for index in 1..8 {
+            submit(machine, index).unwrap();
+        }
+        let error = submit(machine, 8).unwrap_err();
+        assert_eq!(error.errno(), Errno::AGAIN, "its limit is 8");
+        machine.migration().start().unwrap();
+        machine.run();
+        for index in 0..8 {
+            assert_eq!(machine.status(index), Status::SUCCESS);
+        }
+        assert_eq!(machine.driver.error(), None);
+    }
+}
