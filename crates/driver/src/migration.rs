@@ -70,8 +70,7 @@ impl Tenant {
         }
         let moved = self.stop_all().and_then(|()| {
             let links = self.arrive(unit_socket, functions)?;
-            // What the old host sent before it stopped.
-            self.pump()?;
+            self.hear_out()?;
             Ok(links)
         });
         match moved {
@@ -96,6 +95,14 @@ impl Tenant {
             accelerator.link_mut().stop()?;
         }
         self.kernel.unit.link_mut().stop()
+    }
+
+    /// Takes in what the old host sent before it stopped. What it tells of is done at the new one: a stopped unit does nothing.
+    fn hear_out(&mut self) -> Result<(), DriverError> {
+        for accelerator in &mut self.accelerators {
+            accelerator.take_events(&mut self.kernel)?;
+        }
+        Ok(())
     }
 
     /// In the order that a machine may take too: the host starts the functions once it has the unit.

@@ -151,10 +151,13 @@ impl Unit {
     }
 
     /// To be called when a function was attached to the container, or its PASID capability turned on,
-    /// after the guest turned translation on: binds what the guest's tables say of it.
+    /// after the guest turned translation on: binds what the guest's tables say of it, which a unit that was restored
+    /// does once it goes on.
     pub fn attached(&self, guest_bdf: Bdf) {
         let _work = self.work();
-        self.synchronise_function(guest_bdf);
+        if !self.pause.is_restored() {
+            self.synchronise_function(guest_bdf);
+        }
     }
 
     pub(crate) fn registers(&self) -> MutexGuard<'_, Registers> {

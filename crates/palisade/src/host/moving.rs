@@ -84,7 +84,30 @@ impl Moving {
     }
 }
 
+/// The protocol carries no more than a number. A client that does this at will has its connection's place in the log.
+fn told(what: &str, error: &MigrationError) {
+    tracing::warn!("a function {what}: {error}");
+}
+
 impl InTurn {
+    fn go_on(&self) -> Result<(), MigrationError> {
+        match self.role {
+            Role::Unit => {
+                self.inner()?.start()?;
+                self.moving.unit_runs();
+                Ok(())
+            }
+            Role::Function(number) => {
+                let mut order = self.moving.order();
+                if order.unit == UnitLife::Runs {
+                    return self.inner()?.start();
+                }
+                order.waiting.insert(number, Arc::clone(&self.function));
+                Ok(())
+            }
+        }
+    }
+
     fn inner(&self) -> Result<&dyn Migration, MigrationError> {
         self.function.migration().ok_or_else(|| {
             MigrationError::new(
@@ -111,29 +134,17 @@ impl Migration for InTurn {
     }
 
     fn start(&self) -> Result<(), MigrationError> {
-        match self.role {
-            Role::Unit => {
-                self.inner()?.start()?;
-                self.moving.unit_runs();
-                Ok(())
-            }
-            Role::Function(number) => {
-                let mut order = self.moving.order();
-                if order.unit == UnitLife::Runs {
-                    return self.inner()?.start();
-                }
-                order.waiting.insert(number, Arc::clone(&self.function));
-                Ok(())
-            }
-        }
+        self.go_on().inspect_err(|e| told("does not go on", e))
     }
 
     fn save(&self) -> Result<Vec<u8>, MigrationError> {
-        self.inner()?.save()
+        let saved = self.inner().and_then(Migration::save);
+        saved.inspect_err(|e| told("is not saved", e))
     }
 
     fn restore(&self, state: &[u8]) -> Result<(), MigrationError> {
-        self.inner()?.restore(state)
+        let restored = self.inner().and_then(|inner| inner.restore(state));
+        restored.inspect_err(|e| told("is not restored", e))
     }
 
     fn max_state_len_bytes(&self) -> usize {

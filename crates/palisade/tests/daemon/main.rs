@@ -9,6 +9,7 @@ mod mdev;
 mod mdev_kept;
 mod mdev_machines;
 mod mdev_sharing;
+mod migration;
 mod owner;
 mod serve;
 mod state;

@@ -78,6 +78,8 @@ fn r74_a_unit_binds_on_the_other_host_when_it_goes_on() {
     migration(&rig).restore(&bytes).unwrap();
     assert_eq!(rig.authority.outstanding(), outstanding, "nothing is taken");
     assert!(rig.read(Some(known), AT).is_err(), "nor bound");
+    rig.unit.attached(FUNCTION);
+    assert!(rig.read(Some(known), AT).is_err(), "whoever comes");
     assert_eq!(
         rig.unit.look_up(FUNCTION, Some(known), MayWait::Yes),
         LookedUp::Nothing
