@@ -7,6 +7,18 @@ use palisade_host::{
     vm::Served,
 };
 
+/// The unit of a tenant.
+pub(super) fn unit(tenant: &TenantConfig) -> anyhow::Result<Served> {
+    let unit = tenant.iommu.unit().with_context(|| {
+        let name = &tenant.name;
+        format!("tenant {name:?} brings an IOMMU of its own, which QEMU does not: give it a unit")
+    })?;
+    Ok(Served {
+        bdf: unit.guest_bdf,
+        socket: unit.socket.clone(),
+    })
+}
+
 /// The functions that the configuration gives a tenant.
 pub(super) fn configured(tenant: &TenantConfig) -> Vec<Served> {
     let served = tenant.functions.iter().map(|f| Served {

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use palisade_host::{
-    config::HostConfig,
+    config::{HostConfig, TenantConfig},
     host::Host,
     vm::{self, Machine, OnReboot, Qemu, Served},
 };
@@ -108,47 +108,24 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         arguments: arguments.arguments.clone(),
     };
     machine.check()?;
+    let configured = match (&arguments.config, &arguments.tenant) {
+        (Some(file), Some(name)) => Some(configured(file, name)?),
+        _ => None,
+    };
     let qemu = Qemu::find(&arguments.qemu)?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("watch for signals")?;
     let work = tempfile::Builder::new().prefix("palisade-vm-").tempdir()?;
-    let (host, tenant, made) = match (&arguments.config, &arguments.tenant) {
-        (Some(file), Some(name)) => {
-            let config = HostConfig::load(file)?;
-            let tenant = config
-                .tenant(name)
-                .with_context(|| format!("{}: there is no tenant {name:?}", file.display()))?;
-            for socket in std::iter::once(&tenant.unit.socket)
-                .chain(tenant.functions.iter().map(|f| &f.socket))
-            {
-                ensure!(
-                    socket.exists(),
-                    "{}: nobody serves it: start `palisade serve --config {}` first",
-                    socket.display(),
-                    file.display()
-                );
-            }
-            let made = served::made_at_run_time(&config, tenant)
-                .context("ask for the functions made at run time")?;
-            (None, tenant.clone(), made)
-        }
-        _ => {
+    let (host, tenant, made) = match configured {
+        Some((tenant, made)) => (None, tenant, made),
+        None => {
             let config = own_config(work.path(), arguments)?;
-            let tenant = config
-                .tenants
-                .first()
-                .cloned()
-                .context("the machine has no tenant")?;
-            (
-                Some(Host::start(&config).context("start the host")?),
-                tenant,
-                Vec::new(),
-            )
+            let tenant = config.tenants.first().cloned();
+            let tenant = tenant.context("the machine has no tenant")?;
+            let host = Host::start(&config).context("start the host")?;
+            (Some(host), tenant, Vec::new())
         }
     };
-    let unit = Served {
-        bdf: tenant.unit.guest_bdf,
-        socket: tenant.unit.socket.clone(),
-    };
+    let unit = served::unit(&tenant)?;
     let mut functions = served::configured(&tenant);
     functions.extend(made);
     let mut guest = vm::start(&qemu, &machine, &unit, &functions, work.path())?;
@@ -157,6 +134,26 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         host.stop();
     }
     outcome
+}
+
+/// A tenant of a host that runs, and the functions that it got at run time.
+fn configured(file: &Path, name: &str) -> anyhow::Result<(TenantConfig, Vec<Served>)> {
+    let config = HostConfig::load(file)?;
+    let tenant = config
+        .tenant(name)
+        .with_context(|| format!("{}: there is no tenant {name:?}", file.display()))?;
+    let unit = served::unit(tenant)?;
+    for socket in std::iter::once(&unit.socket).chain(tenant.functions.iter().map(|f| &f.socket)) {
+        ensure!(
+            socket.exists(),
+            "{}: nobody serves it: start `palisade serve --config {}` first",
+            socket.display(),
+            file.display()
+        );
+    }
+    let made = served::made_at_run_time(&config, tenant)
+        .context("ask for the functions made at run time")?;
+    Ok((tenant.clone(), made))
 }
 
 /// Waits for the end of QEMU, or ends it on a signal.

@@ -2,6 +2,9 @@
 //!
 //! Read from TOML. What is unknown or wrong is refused with the file, the line and what is allowed.
 
+mod container;
+#[cfg(test)]
+mod container_tests;
 mod error;
 mod limits;
 #[cfg(test)]
@@ -90,8 +93,8 @@ pub struct TenantConfig {
     pub quota: u32,
     /// The group that it is in; none but the host itself without one.
     pub group: Option<String>,
-    /// The IOMMU unit that its guest sees.
-    pub unit: UnitConfig,
+    /// Whose the IOMMU is that its guest sees.
+    pub iommu: GuestIommu,
     /// The functions that its guest sees.
     pub functions: Vec<FunctionConfig>,
 }
@@ -105,6 +108,71 @@ pub enum VirtualCommands {
     Current,
     /// As Linux 5.8 to 5.14 expects it.
     Older,
+}
+
+/// Whose the IOMMU is that a tenant's guest sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GuestIommu {
+    /// The host serves a VT-d unit.
+    Unit(UnitConfig),
+    /// The tenant's VMM has one of its own, and makes its requests over a socket.
+    Container(ContainerConfig),
+}
+
+impl GuestIommu {
+    /// The unit, if the host serves it.
+    #[must_use]
+    pub fn unit(&self) -> Option<&UnitConfig> {
+        match self {
+            Self::Unit(unit) => Some(unit),
+            Self::Container(_) => None,
+        }
+    }
+
+    /// The socket of either.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        match self {
+            Self::Unit(unit) => &unit.socket,
+            Self::Container(container) => &container.socket,
+        }
+    }
+
+    /// Whether a place in the guest is the unit's.
+    pub(crate) fn stands_at(&self, bdf: Bdf) -> bool {
+        self.unit().is_some_and(|unit| unit.guest_bdf == bdf)
+    }
+}
+
+/// The socket over which a VMM makes its requests (`docs/container.md`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerConfig {
+    /// Where it stands.
+    pub socket: PathBuf,
+    /// The users who are served; the daemon's own where none are named.
+    pub uids: Option<Vec<u32>>,
+    /// Who may open it, and whose it is.
+    pub permissions: SocketPermissions,
+}
+
+/// The permissions of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketPermissions {
+    /// The bits, of 0o666.
+    pub mode: u32,
+    /// The user whose it is; the daemon's own without one.
+    pub owner: Option<u32>,
+    /// The group whose it is; the daemon's own without one.
+    pub group: Option<u32>,
+}
+
+impl SocketPermissions {
+    /// For its owner alone, who is the daemon's user.
+    pub const PRIVATE: Self = Self {
+        mode: 0o600,
+        owner: None,
+        group: None,
+    };
 }
 
 /// The unit of one tenant.

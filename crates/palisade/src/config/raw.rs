@@ -42,9 +42,20 @@ pub(super) struct Tenant {
     pub(super) name: Spanned<String>,
     pub(super) quota: Option<Spanned<i64>>,
     pub(super) group: Option<Spanned<String>>,
-    pub(super) unit: Spanned<Unit>,
+    pub(super) unit: Option<Spanned<Unit>>,
+    pub(super) container: Option<Spanned<Container>>,
     #[serde(default, rename = "function")]
     pub(super) functions: Vec<Spanned<Function>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Container {
+    pub(super) socket: Spanned<String>,
+    pub(super) uids: Option<Vec<Spanned<i64>>>,
+    pub(super) mode: Option<Spanned<String>>,
+    pub(super) owner: Option<Spanned<i64>>,
+    pub(super) group: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]

@@ -63,7 +63,7 @@ fn a_whole_host_is_read() {
     let alice = host.tenant("alice").unwrap();
     assert_eq!(alice.quota, 16);
     assert_eq!(
-        alice.unit.socket,
+        alice.iommu.socket(),
         Path::new("/etc/palisade/alice-unit.sock")
     );
     assert_eq!(alice.functions[0].guest_bdf, Bdf::new(0, 0x11, 0));
@@ -133,7 +133,7 @@ fn without_caching_mode_there_are_no_virtual_commands() {
     let unit = |text: &str| {
         let text = GOOD.replace("virtual_commands = \"off\"", text);
         let config = HostConfig::parse(Path::new("/etc/palisade/host.toml"), &text).unwrap();
-        let unit = &config.tenant("bob").unwrap().unit;
+        let unit = config.tenant("bob").unwrap().iommu.unit().unwrap();
         (unit.caching_mode, unit.virtual_commands)
     };
     let off = (CachingMode::Off, VirtualCommands::Off);

@@ -11,7 +11,7 @@ use toml::Spanned;
 use uuid::Uuid;
 
 use super::{
-    ConfigError, FunctionConfig, FunctionKind, GroupConfig, HostConfig, ParentConfig,
+    ConfigError, FunctionConfig, FunctionKind, GroupConfig, GuestIommu, HostConfig, ParentConfig,
     ParentSharing, TenantConfig, UnitConfig, VirtualCommands,
     limits::{capacity_beside, is_name},
     place::{first_free, is_on_root_bus},
@@ -156,7 +156,7 @@ impl Checker<'_> {
             .map_err(|e| self.wrong(value, format!("{:?}: {e}", value.get_ref())))
     }
 
-    fn socket(&mut self, value: &Spanned<String>) -> Checked<PathBuf> {
+    pub(super) fn socket(&mut self, value: &Spanned<String>) -> Checked<PathBuf> {
         let path = self.path(value.get_ref());
         if path.as_os_str().len() > SOCKET_PATH_MAX_BYTES {
             return Err(self.wrong(
@@ -171,7 +171,7 @@ impl Checker<'_> {
             return Err(self.wrong(
                 value,
                 format!(
-                    "socket {path:?} is already taken: each unit and function needs one of its own"
+                    "socket {path:?} is already taken: each unit, container and function needs one of its own"
                 ),
             ));
         }
@@ -255,10 +255,10 @@ impl Checker<'_> {
         }
         let group = raw.group.as_ref();
         let group = group.map_or(Ok(None), |g| self.group_of(limits.groups, g).map(Some))?;
-        let unit = self.unit(&raw.unit)?;
+        let iommu = self.iommu(&raw)?;
         let mut functions: Vec<FunctionConfig> = Vec::new();
         for function in raw.functions {
-            let function = self.function(&name, parents, &unit, &functions, function)?;
+            let function = self.function(&name, parents, &iommu, &functions, function)?;
             functions.push(function);
         }
         if functions.is_empty() {
@@ -271,9 +271,26 @@ impl Checker<'_> {
             name,
             quota,
             group,
-            unit,
+            iommu,
             functions,
         })
+    }
+
+    /// Whose the IOMMU is that the tenant's guest sees.
+    fn iommu(&mut self, raw: &raw::Tenant) -> Checked<GuestIommu> {
+        match (&raw.unit, &raw.container) {
+            (Some(unit), None) => self.unit(unit).map(GuestIommu::Unit),
+            (None, Some(container)) => self.container(container).map(GuestIommu::Container),
+            (None, None) => Err(self.wrong(
+                &raw.name,
+                "neither unit nor container: say unit = { socket = … } for a unit of the host's, or container = \
+                 { socket = … } for a VMM that has its own",
+            )),
+            (Some(_), Some(container)) => Err(self.wrong(
+                container,
+                "unit and container: a guest's functions are behind the one or the other",
+            )),
+        }
     }
 
     fn unit(&mut self, raw: &Spanned<raw::Unit>) -> Checked<UnitConfig> {
@@ -343,7 +360,7 @@ impl Checker<'_> {
         &mut self,
         tenant: &str,
         parents: &[ParentConfig],
-        unit: &UnitConfig,
+        iommu: &GuestIommu,
         before: &[FunctionConfig],
         raw: Spanned<raw::Function>,
     ) -> Checked<FunctionConfig> {
@@ -372,7 +389,7 @@ impl Checker<'_> {
             });
         }
         let socket = self.socket(&raw.socket)?;
-        let taken = |bdf: Bdf| bdf == unit.guest_bdf || before.iter().any(|f| f.guest_bdf == bdf);
+        let taken = |bdf: Bdf| iommu.stands_at(bdf) || before.iter().any(|f| f.guest_bdf == bdf);
         let guest_bdf = match &raw.guest_bdf {
             Some(value) => {
                 let bdf = self.guest_bdf(value)?;

@@ -89,7 +89,7 @@ fn order(config: &HostConfig, name: &str, seed: u64) -> anyhow::Result<Order> {
     });
     Ok(Order {
         name: name.to_owned(),
-        unit_socket: tenant.unit.socket.clone(),
+        unit_socket: tenant.iommu.socket().to_owned(),
         mediated: functions
             .next()
             .context("the demo's tenant has no function")?,

@@ -13,7 +13,7 @@ use super::{
     tenant::Tenant,
 };
 use crate::{
-    config::FunctionConfig,
+    config::{FunctionConfig, SocketPermissions},
     control::{MdevLine, Origin},
 };
 
@@ -153,7 +153,14 @@ impl Door {
         let served = Arc::clone(function);
         let (path, name) = (&function.config.socket, function.config.guest_bdf);
         let serve = move |stream| served.serve(stream);
-        let listener = Listener::open(path, &name.to_string(), &stop, AtOnce::One, serve)?;
+        let listener = Listener::open(
+            path,
+            SocketPermissions::PRIVATE,
+            &name.to_string(),
+            &stop,
+            AtOnce::One,
+            serve,
+        )?;
         Ok(Self { stop, listener })
     }
 

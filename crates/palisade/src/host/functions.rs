@@ -22,15 +22,15 @@ use super::{
 };
 use crate::{
     config::{
-        FunctionConfig, FunctionKind, SOCKET_PATH_MAX_BYTES, UnitConfig, first_free, is_on_root_bus,
+        FunctionConfig, FunctionKind, GuestIommu, SOCKET_PATH_MAX_BYTES, first_free, is_on_root_bus,
     },
     control::{Mdevs, Origin, Refusal},
 };
 
-/// A tenant and where its unit is.
+/// A tenant and whose its guest's IOMMU is.
 pub(super) struct Guest {
     pub(super) tenant: Arc<Tenant>,
-    pub(super) unit: UnitConfig,
+    pub(super) iommu: GuestIommu,
 }
 
 /// What is asked for at run time.
@@ -153,7 +153,7 @@ impl Functions {
             parent: wanted.parent.to_owned(),
             kind: wanted.kind,
             uuid,
-            socket: socket(&functions, &guest.unit, wanted.socket, uuid)?,
+            socket: socket(&functions, guest.iommu.socket(), wanted.socket, uuid)?,
             guest_bdf: place(&functions, guest, wanted.guest_bdf)?,
         };
         Ok((Arc::clone(&guest.tenant), config))
@@ -246,10 +246,10 @@ pub(super) fn uuid_of(text: &str) -> Result<Uuid, Refusal> {
         .map_err(|e| Refusal::new(Errno::INVAL, format!("{text:?} is no UUID: {e}")))
 }
 
-/// The socket that is wanted, or one beside the unit's.
+/// The socket that is wanted, or one beside this other.
 fn socket(
     functions: &[Arc<Function>],
-    unit: &UnitConfig,
+    beside: &Path,
     wanted: Option<&str>,
     uuid: Uuid,
 ) -> Result<PathBuf, Refusal> {
@@ -262,7 +262,7 @@ fn socket(
         }
         Some(text) => PathBuf::from(text),
         None => {
-            let beside = unit.socket.with_file_name(format!("{uuid}.sock"));
+            let beside = beside.with_file_name(format!("{uuid}.sock"));
             std::path::absolute(&beside)
                 .map_err(|e| invalid(format!("{}: {e}", beside.display())))?
         }
@@ -294,7 +294,7 @@ fn place(functions: &[Arc<Function>], guest: &Guest, wanted: Option<&str>) -> Re
         own.find(|f| f.config.guest_bdf == bdf)
     };
     let Some(text) = wanted else {
-        let is_taken = |bdf: Bdf| bdf == guest.unit.guest_bdf || at(bdf).is_some();
+        let is_taken = |bdf: Bdf| guest.iommu.stands_at(bdf) || at(bdf).is_some();
         return first_free(is_taken).ok_or_else(|| {
             let what = format!(
                 "no place is left on the root bus of {}: name a function of a device, as in 00:11.1",
@@ -312,7 +312,7 @@ fn place(functions: &[Arc<Function>], guest: &Guest, wanted: Option<&str>) -> Re
     }
     let other = match at(bdf) {
         Some(other) => other.config.uuid.to_string(),
-        None if bdf == guest.unit.guest_bdf => "its unit".to_owned(),
+        None if guest.iommu.stands_at(bdf) => "its unit".to_owned(),
         None => return Ok(bdf),
     };
     let tenant = guest.tenant.name();

@@ -10,7 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use palisade_vfio_user::PeerHandle;
 use rustix::{pipe::PipeFlags, process::Pid};
 
 use super::peer::{self, Peer};
@@ -31,14 +30,17 @@ pub(crate) struct Gate {
     on_last: Box<dyn Fn() + Send + Sync>,
 }
 
+/// Ends a connection.
+type HangUp = Box<dyn Fn() + Send + Sync>;
+
 struct Holder {
     peer: Peer,
     /// Its last connection is gone and what it held is being given back.
     leaving: bool,
     /// Closed when the holder goes, which ends the watch over its process.
     _watched: OwnedFd,
-    connections: Vec<(u64, PeerHandle)>,
-    /// Connections let in, those without a handle yet included.
+    connections: Vec<(u64, HangUp)>,
+    /// Connections let in, those without one yet included.
     count: usize,
     next: u64,
 }
@@ -154,10 +156,7 @@ impl Gate {
                     && let Some(gate) = gate.upgrade()
                     && let Some(holder) = gate.held().as_ref().filter(|h| h.peer.pid() == pid)
                 {
-                    holder
-                        .connections
-                        .iter()
-                        .for_each(|(_, handle)| handle.stop());
+                    holder.connections.iter().for_each(|(_, hang_up)| hang_up());
                 }
             })?;
         Ok(held_open)
@@ -167,10 +166,7 @@ impl Gate {
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
         if let Some(holder) = self.held().as_ref() {
-            holder
-                .connections
-                .iter()
-                .for_each(|(_, handle)| handle.stop());
+            holder.connections.iter().for_each(|(_, hang_up)| hang_up());
         }
     }
 }
@@ -188,13 +184,13 @@ impl Admission {
         self.pid
     }
 
-    /// From now on the connection is ended when its process dies.
-    pub(crate) fn registered(&self, handle: PeerHandle) {
+    /// From now on the connection is ended by this when its process dies.
+    pub(crate) fn registered(&self, hang_up: impl Fn() + Send + Sync + 'static) {
         if let Some(holder) = self.gate.held().as_mut() {
             if holder.peer.has_ended() || self.gate.stopped.load(Ordering::SeqCst) {
-                handle.stop();
+                hang_up();
             }
-            holder.connections.push((self.number, handle));
+            holder.connections.push((self.number, Box::new(hang_up)));
         }
     }
 }

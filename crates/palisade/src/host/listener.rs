@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{self, ErrorKind},
     os::unix::{
-        fs::{FileTypeExt, PermissionsExt},
+        fs::{FileTypeExt, PermissionsExt, chown},
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
@@ -20,8 +20,8 @@ use rustix::{
 };
 
 use super::stop::Stop;
+use crate::config::SocketPermissions;
 
-const OWNER_ONLY: Mode = Mode::RUSR.union(Mode::WUSR);
 /// Clients that wait while one is served.
 const BACKLOG: i32 = 128;
 
@@ -50,19 +50,20 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Opens the socket for its owner alone and calls `serve` for each client until `stop`.
+    /// Opens the socket for those who are permitted and calls `serve` for each client until `stop`.
     ///
     /// # Errors
     /// A path that is taken by anything but a socket that nobody serves, and those of the system.
     pub(crate) fn open(
         path: &Path,
+        permissions: SocketPermissions,
         name: &str,
         stop: &Arc<Stop>,
         at_once: AtOnce,
         serve: impl Fn(UnixStream) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         remove_stale(path)?;
-        let socket = Arc::new(bind(path)?);
+        let socket = Arc::new(bind(path, permissions)?);
         let serve = Arc::new(serve);
         let start = || {
             let (socket, serve, stop) = (Arc::clone(&socket), Arc::clone(&serve), Arc::clone(stop));
@@ -96,12 +97,12 @@ impl Listener {
     }
 }
 
-/// Makes a socket that only its owner may open, at no moment anybody else.
-fn bind(path: &Path) -> io::Result<UnixListener> {
+/// Makes a socket that only those may open who are permitted, at no moment anybody else.
+fn bind(path: &Path, permissions: SocketPermissions) -> io::Result<UnixListener> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     // Linux makes the file with the mode that the socket has when it is bound, less the umask.
-    fchmod(&socket, OWNER_ONLY)?;
+    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     net::bind(&socket, &SocketAddrUnix::new(path)?).map_err(|e| match e {
         Errno::NOENT => io::Error::new(ErrorKind::NotFound, "its folder does not exist; make it"),
         e => e.into(),
@@ -113,6 +114,13 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
             ErrorKind::PermissionDenied,
             "others than its owner could open it there: use another file system",
         ));
+    }
+    let SocketPermissions { mode, owner, group } = permissions;
+    let given = chown(path, owner, group)
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)));
+    if let Err(e) = given {
+        let _ = fs::remove_file(path);
+        return Err(e);
     }
     net::listen(&socket, BACKLOG)?;
     Ok(socket.into())
@@ -181,9 +189,16 @@ mod tests {
         let path = folder.path().join("a.sock");
         fs::write(&path, "mine").unwrap();
         let stop = Arc::new(Stop::new().unwrap());
-        let error = Listener::open(&path, "a", &stop, AtOnce::One, drop)
-            .err()
-            .unwrap();
+        let error = Listener::open(
+            &path,
+            SocketPermissions::PRIVATE,
+            "a",
+            &stop,
+            AtOnce::One,
+            drop,
+        )
+        .err()
+        .unwrap();
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"mine");
     }
@@ -193,9 +208,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("none/a.sock");
         let stop = Arc::new(Stop::new().unwrap());
-        let error = Listener::open(&path, "a", &stop, AtOnce::One, drop)
-            .err()
-            .unwrap();
+        let error = Listener::open(
+            &path,
+            SocketPermissions::PRIVATE,
+            "a",
+            &stop,
+            AtOnce::One,
+            drop,
+        )
+        .err()
+        .unwrap();
         assert!(error.to_string().contains("folder"), "{error}");
     }
 
@@ -205,12 +227,27 @@ mod tests {
         let path = folder.path().join("a.sock");
         let stop = Arc::new(Stop::new().unwrap());
         let other = UnixListener::bind(&path).unwrap();
-        let error = Listener::open(&path, "a", &stop, AtOnce::One, drop)
-            .err()
-            .unwrap();
+        let error = Listener::open(
+            &path,
+            SocketPermissions::PRIVATE,
+            "a",
+            &stop,
+            AtOnce::One,
+            drop,
+        )
+        .err()
+        .unwrap();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         drop(other);
-        let mut listener = Listener::open(&path, "a", &stop, AtOnce::One, drop).unwrap();
+        let mut listener = Listener::open(
+            &path,
+            SocketPermissions::PRIVATE,
+            "a",
+            &stop,
+            AtOnce::One,
+            drop,
+        )
+        .unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         stop.ring();
@@ -229,7 +266,15 @@ mod tests {
             served.send(()).unwrap();
             let _ = stream.read(&mut [0]);
         };
-        let mut listener = Listener::open(&path, "a", &stop, AtOnce::Several, serve).unwrap();
+        let mut listener = Listener::open(
+            &path,
+            SocketPermissions::PRIVATE,
+            "a",
+            &stop,
+            AtOnce::Several,
+            serve,
+        )
+        .unwrap();
         let clients = [(); 4].map(|()| UnixStream::connect(&path).unwrap());
         for _ in &clients {
             who.recv_timeout(Duration::from_secs(60)).unwrap();

@@ -20,6 +20,8 @@ mod restore;
 mod source;
 mod stop;
 mod tenant;
+mod unit;
+mod vmm;
 
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
@@ -28,7 +30,7 @@ use palisade_iommu::{Iommu, IommuError};
 use palisade_units::TenantId;
 
 use crate::{
-    config::HostConfig,
+    config::{GuestIommu, HostConfig, SocketPermissions},
     control::{self, Books, Origin, WallClock},
 };
 
@@ -149,7 +151,7 @@ impl Host {
             let removed = Arc::new(move || bells.iter().for_each(|bell| bell.memory_removed()));
             guests.push(Guest {
                 tenant: Tenant::new(tenant, set, removed),
-                unit: tenant.unit.clone(),
+                iommu: tenant.iommu.clone(),
             });
         }
         let tenants: Vec<_> = guests.iter().map(|g| Arc::clone(&g.tenant)).collect();
@@ -181,10 +183,14 @@ impl Host {
             engines,
         };
         for (tenant, config) in host.shared.tenants.clone().into_iter().zip(&config.tenants) {
-            let name = format!("{}-unit", config.name);
-            host.listen(&config.unit.socket, &name, AtOnce::One, move |stream| {
-                tenant.serve_unit(stream);
-            })?;
+            // A VMM has a connection for each of its parts that make requests.
+            let (permissions, at_once) = match &config.iommu {
+                GuestIommu::Unit(_) => (SocketPermissions::PRIVATE, AtOnce::One),
+                GuestIommu::Container(container) => (container.permissions, AtOnce::Several),
+            };
+            let name = format!("{}-iommu", config.name);
+            let serve = move |stream| tenant.serve_iommu(stream);
+            host.listen(config.iommu.socket(), permissions, &name, at_once, serve)?;
         }
         for function in config.tenants.iter().flat_map(|t| &t.functions) {
             let opened = host.shared.functions.open(function.uuid);
@@ -197,7 +203,8 @@ impl Host {
         if let Some(path) = &config.control {
             let shared = Arc::clone(&host.shared);
             let stop = Arc::clone(&host.stop);
-            host.listen(path, "control", AtOnce::Several, move |stream| {
+            let private = SocketPermissions::PRIVATE;
+            host.listen(path, private, "control", AtOnce::Several, move |stream| {
                 if let Err(e) = control::answer(&stream, stop.fd(), &*shared) {
                     tracing::warn!("a question of the operator's: {e:#}");
                 }
@@ -209,16 +216,15 @@ impl Host {
     fn listen(
         &mut self,
         path: &std::path::Path,
+        permissions: SocketPermissions,
         name: &str,
         at_once: AtOnce,
         serve: impl Fn(std::os::unix::net::UnixStream) + Send + Sync + 'static,
     ) -> Result<(), HostError> {
-        let listener =
-            Listener::open(path, name, &self.stop, at_once, serve).map_err(|source| {
-                HostError::Socket {
-                    path: path.to_owned(),
-                    source,
-                }
+        let listener = Listener::open(path, permissions, name, &self.stop, at_once, serve)
+            .map_err(|source| HostError::Socket {
+                path: path.to_owned(),
+                source,
             })?;
         self.listeners.push(listener);
         Ok(())

@@ -17,7 +17,7 @@ use super::{
     stop::Stop,
     tenant::Tenant,
 };
-use crate::config::{TenantConfig, UnitConfig, VirtualCommands};
+use crate::config::{GuestIommu, SocketPermissions, TenantConfig, UnitConfig, VirtualCommands};
 
 /// Makes the device for a guest, at its place on the host's bus. Called for each guest that connects; the
 /// device is reset and dropped when it goes.
@@ -72,12 +72,12 @@ impl OwnHost {
             name: name.to_owned(),
             quota: machine.quota,
             group: None,
-            unit: UnitConfig {
+            iommu: GuestIommu::Unit(UnitConfig {
                 socket: machine.unit_socket.clone(),
                 guest_bdf: machine.guest_bdf,
                 virtual_commands: VirtualCommands::Off,
                 caching_mode: CachingMode::default(),
-            },
+            }),
             functions: Vec::new(),
         };
         // Ports are the device's own: it lets go of stale memory itself.
@@ -89,7 +89,7 @@ impl OwnHost {
         };
         let served = Arc::clone(&tenant);
         host.listen(&machine.unit_socket, "unit", move |stream| {
-            served.serve_unit(stream);
+            served.serve_iommu(stream);
         })?;
         let (source, guest_bdf) = (
             Source::Own(OwnFunction { function, make }),
@@ -109,7 +109,14 @@ impl OwnHost {
         name: &str,
         serve: impl Fn(std::os::unix::net::UnixStream) + Send + Sync + 'static,
     ) -> Result<(), HostError> {
-        let opened = Listener::open(path, name, &self.stop, AtOnce::One, serve);
+        let opened = Listener::open(
+            path,
+            SocketPermissions::PRIVATE,
+            name,
+            &self.stop,
+            AtOnce::One,
+            serve,
+        );
         self.listeners
             .push(opened.map_err(|source| HostError::Socket {
                 path: path.to_owned(),

@@ -1,6 +1,6 @@
 //! One tenant: its PASIDs, its unit and its functions, served to one process.
 
-use std::{os::unix::net::UnixStream, sync::Arc};
+use std::{net::Shutdown, os::unix::net::UnixStream, sync::Arc};
 
 use palisade_ioasid::{LedgerEntry, PasidSet};
 use palisade_memory::GuestMemory;
@@ -8,7 +8,6 @@ use palisade_pci::Function;
 use palisade_units::{Bdf, TenantId};
 use palisade_vfio::Container;
 use palisade_vfio_user::{ClientMemory, Connection};
-use palisade_vtd::{Unit, UnitConfig, VcmdLayout};
 
 use super::{
     gate::{Admission, Gate},
@@ -16,11 +15,19 @@ use super::{
     messages::Messages,
     moving::Moving,
     source::Source,
+    unit::ServedUnit,
+    vmm::ServedVmm,
 };
 use crate::{
-    config::{TenantConfig, VirtualCommands},
+    config::{GuestIommu, TenantConfig},
     control::{LedgerBinding, LedgerLine, LedgerTenant},
 };
+
+/// Whose the IOMMU is that the guest sees.
+enum Iommu {
+    Unit(ServedUnit),
+    Vmm(ServedVmm),
+}
 
 /// A tenant as the host sees it.
 pub(crate) struct Tenant {
@@ -32,8 +39,7 @@ pub(crate) struct Tenant {
     gate: Arc<Gate>,
     messages: Arc<Messages>,
     moving: Arc<Moving>,
-    unit: Arc<Unit>,
-    unit_memory: GuestMemory,
+    iommu: Iommu,
     removed: MemoryRemoved,
 }
 
@@ -43,21 +49,13 @@ impl Tenant {
     pub(crate) fn new(config: &TenantConfig, set: PasidSet, removed: MemoryRemoved) -> Arc<Self> {
         let container = Container::new(set.clone());
         let messages = Arc::new(Messages::default());
-        let unit_memory = GuestMemory::new();
-        let vcmd = match config.unit.virtual_commands {
-            VirtualCommands::Off => VcmdLayout::Off,
-            VirtualCommands::Current => VcmdLayout::Current,
-            VirtualCommands::Older => VcmdLayout::Older,
+        let iommu = match &config.iommu {
+            GuestIommu::Unit(unit) => {
+                let signal = Arc::clone(&messages) as _;
+                Iommu::Unit(ServedUnit::new(unit, container.clone(), signal))
+            }
+            GuestIommu::Container(socket) => Iommu::Vmm(ServedVmm::new(socket, container.clone())),
         };
-        let unit = Unit::new(
-            UnitConfig {
-                vcmd,
-                caching_mode: config.unit.caching_mode,
-            },
-            container.clone(),
-            unit_memory.clone(),
-            Arc::clone(&messages) as _,
-        );
         let (name, all, gone) = (config.name.clone(), container.clone(), Arc::clone(&removed));
         let gate = Gate::new(
             &config.name,
@@ -76,8 +74,7 @@ impl Tenant {
             gate,
             messages,
             moving: Arc::default(),
-            unit,
-            unit_memory,
+            iommu,
             removed,
         })
     }
@@ -143,22 +140,57 @@ impl Tenant {
         }
     }
 
-    /// Serves the unit to one client, to its end.
-    pub(crate) fn serve_unit(&self, stream: UnixStream) {
+    /// Serves its IOMMU to one client, to its end: the unit, or the requests of a VMM.
+    pub(crate) fn serve_iommu(&self, stream: UnixStream) {
+        match &self.iommu {
+            Iommu::Unit(unit) => self.serve_unit(unit, stream),
+            Iommu::Vmm(vmm) => self.serve_vmm(vmm, &stream),
+        }
+    }
+
+    fn serve_unit(&self, unit: &ServedUnit, stream: UnixStream) {
         let Some(admission) = self.admit("unit", &stream) else {
             return;
         };
-        let maps = Arc::new(Maps::of_unit(self.unit_memory.clone()));
-        let unit = self.moving.unit(Arc::clone(&self.unit) as _);
-        match Connection::new(stream, unit, Arc::clone(&maps) as _) {
+        let maps = unit.maps();
+        match Connection::new(
+            stream,
+            self.moving.unit(unit.function()),
+            Arc::clone(&maps) as _,
+        ) {
             Ok(connection) => {
-                admission.registered(connection.peer());
+                let peer = connection.peer();
+                admission.registered(move || peer.stop());
                 self.serve("unit", connection);
             }
             Err(e) => tracing::warn!(tenant = self.name, "the unit cannot be served: {e}"),
         }
-        self.unit.reset();
+        unit.function().reset();
         maps.unmap_all();
+    }
+
+    fn serve_vmm(&self, vmm: &ServedVmm, stream: &UnixStream) {
+        if let Err(e) = vmm.check(stream) {
+            tracing::warn!(tenant = self.name, "a connection is refused: {e}");
+            return;
+        }
+        let Some(admission) = self.admit("container", stream) else {
+            return;
+        };
+        match stream.try_clone() {
+            Ok(ours) => admission.registered(move || {
+                // Fails only where the client was faster.
+                let _ = ours.shutdown(Shutdown::Both);
+            }),
+            Err(e) => {
+                tracing::warn!(tenant = self.name, "the requests cannot be served: {e}");
+                return;
+            }
+        }
+        match vmm.serve(stream) {
+            Ok(()) => tracing::info!(tenant = self.name, what = "container", "disconnected"),
+            Err(e) => tracing::warn!(tenant = self.name, "the connection is ended: {e}"),
+        }
     }
 
     /// Serves a function to a client that was let in, to its end.
@@ -188,11 +220,14 @@ impl Tenant {
         admission: &Admission,
     ) -> anyhow::Result<()> {
         let assigned = source.assign(&self.container, guest_bdf, GuestMemory::new())?;
-        self.unit.attached(guest_bdf);
+        if let Iommu::Unit(unit) = &self.iommu {
+            unit.attached(guest_bdf);
+        }
         let function = self.moving.function(assigned.function()) as Arc<dyn Function>;
         let maps = Arc::new(Maps::of_function(assigned, Arc::clone(&self.removed)));
         let connection = Connection::new(stream, Arc::clone(&function), maps)?;
-        admission.registered(connection.peer());
+        let peer = connection.peer();
+        admission.registered(move || peer.stop());
         let number = self.messages.add(function, connection.peer());
         self.serve(what, connection);
         self.messages.remove(number);

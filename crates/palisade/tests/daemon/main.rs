@@ -1,6 +1,7 @@
 //! `palisade serve` as its tenants and its operator meet it.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod container;
 mod ctl;
 mod faults;
 mod host;

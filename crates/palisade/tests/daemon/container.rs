@@ -1,0 +1,193 @@
+//! A VMM that brings an IOMMU of its own: requests over the container socket, devices over theirs.
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    path::Path,
+};
+
+use palisade_container::{Client, ClientError, Process};
+use palisade_driver::{AddressSpace, Guest, Link, page_table::Rights};
+use palisade_dsa::spec::{
+    Command, Descriptor, Portal, QueueConfig, QueueLimits, QueueMode, Status, portal_offset,
+    register,
+};
+use palisade_host::control::LedgerLine;
+use palisade_ioasid::PasidRange;
+use palisade_pci::Bar;
+use palisade_units::{GuestPasid, Iova, PageSize};
+use palisade_vfio::{Abi, Nesting};
+use palisade_vfio_user::Region;
+use zerocopy::IntoBytes;
+
+use crate::host::{CONFIG, Daemon, wait_until};
+
+const MIB: u64 = 1 << 20;
+const NAME: u32 = 700;
+const QUEUES: u64 = 0x800;
+const GROUPS: u64 = 0x400;
+
+/// The usual host, where alice's VMM has an IOMMU of its own. `more` is the rest of its socket's line.
+fn start(more: &str) -> Daemon {
+    let unit = "unit = { socket = \"alice-unit.sock\" }";
+    assert!(CONFIG.contains(unit));
+    let container = format!("container = {{ socket = \"alice-container.sock\"{more} }}");
+    let config = CONFIG.replacen(unit, &container, 1);
+    Daemon::start_in(tempfile::tempdir().unwrap(), &config)
+}
+
+fn connect(daemon: &Daemon) -> Result<Client, ClientError> {
+    let mut client = Client::connect(&daemon.socket("alice-container"), Abi::V7)?;
+    client.set_nesting(Nesting::On)?;
+    Ok(client)
+}
+
+/// How many PASIDs alice has.
+fn held(daemon: &Daemon) -> usize {
+    let ledger = daemon.ledger();
+    let alice = ledger.tenants.iter().find(|t| t.name == "alice").unwrap();
+    alice.pasids.len()
+}
+
+/// Enables a slice whose queue works for a PASID, as a guest's driver does.
+fn enable(link: &mut Link, pasid: u32) {
+    // Memory and bus master; then PASIDs, in the capability that a walk leads to.
+    link.write(Region::Config, 4, &6_u16.to_le_bytes()).unwrap();
+    let mut at = 0x100;
+    while at != 0 {
+        let header = link.read_u32(Region::Config, at).unwrap();
+        if header & 0xffff == 0x1b {
+            let on = 1_u16.to_le_bytes();
+            link.write(Region::Config, at + 6, &on).unwrap();
+        }
+        at = u64::from(header >> 20);
+    }
+    let config = QueueConfig {
+        size: 16,
+        threshold: 0,
+        mode: QueueMode::new()
+            .with_dedicated(true)
+            .with_priority(1)
+            .with_pasid(pasid)
+            .with_pasid_enable(true),
+        limits: QueueLimits::new()
+            .with_max_transfer_shift(21)
+            .with_max_batch_shift(4),
+    };
+    for (at, word) in (QUEUES..).step_by(4).zip(config.words()) {
+        link.write_u32(Bar::Bar0, at, word).unwrap();
+    }
+    link.write_u32(Bar::Bar0, GROUPS, 1).unwrap();
+    link.write_u32(Bar::Bar0, GROUPS + 32, 1).unwrap();
+    for command in [Command::ENABLE_DEVICE, Command::ENABLE_QUEUE] {
+        let command = Command::of(command).into_bits();
+        link.write_u32(Bar::Bar0, register::CMD, command).unwrap();
+        let status = link.read_u32(Bar::Bar0, register::CMDSTS).unwrap();
+        assert_eq!(status & 0xff, 0);
+    }
+}
+
+#[test]
+fn r23_r35_a_vmm_with_its_own_iommu_allocates_binds_and_has_a_device_copy() {
+    let daemon = start("");
+    let mut client = connect(&daemon).unwrap();
+    let mut guest = Guest::new(16 * MIB).unwrap();
+    let mut link = Link::connect(&daemon.socket("alice-0"), "the slice", &guest).unwrap();
+    let mut space = AddressSpace::new(&mut guest).unwrap();
+    let (from, to, record) = (0x5000_0000, 0x6000_0000, 0x7000_0000);
+    for at in [from, to, record] {
+        let page = guest.take_zeroed(PageSize::Size4K).unwrap();
+        space
+            .map(&mut guest, Iova::new(at), page, Rights::ReadWrite)
+            .unwrap();
+    }
+    space
+        .write(&guest, Iova::new(from), b"by the pointer of a process")
+        .unwrap();
+    let pasid = client.alloc_pasid(PasidRange::ALL).unwrap();
+    let name = GuestPasid::new(NAME).unwrap();
+    client
+        .bind(pasid, Some(name), Process::at(space.root()))
+        .unwrap();
+    enable(&mut link, NAME);
+    let copy = Descriptor::memory_move(from, to, 27).with_record(record);
+    let portal = portal_offset(0, Portal::Limited);
+    link.write(Bar::Bar2, portal, copy.as_bytes()).unwrap();
+    let mut status = [0];
+    wait_until("the copy ends", || {
+        space.read(&guest, Iova::new(record), &mut status).unwrap();
+        status != [0]
+    });
+    assert_eq!(Status(status[0]), Status::SUCCESS);
+    let mut copied = [0; 27];
+    space.read(&guest, Iova::new(to), &mut copied).unwrap();
+    assert_eq!(&copied, b"by the pointer of a process");
+    // The slice's own address space, and the process.
+    assert_eq!(held(&daemon), 2);
+    // The VMM's requests end, and with them what they took; the slice's queue still has the number.
+    drop(client);
+    wait_until("what was taken is given back", || {
+        let ledger = daemon.ledger();
+        let alice = ledger.tenants.iter().find(|t| t.name == "alice").unwrap();
+        let freed = |line: &&LedgerLine| line.state == "free-pending" && line.bound.is_empty();
+        alice.pasids.iter().filter(freed).count() == 1
+    });
+    drop(link);
+    daemon.wait_for_end_of("alice");
+}
+
+#[test]
+fn r33_the_last_connection_of_a_vmm_gives_all_back() {
+    let daemon = start("");
+    let mut one = connect(&daemon).unwrap();
+    let mut other = connect(&daemon).unwrap();
+    for client in [&mut one, &mut other] {
+        client.ioasid_alloc(PasidRange::ALL).unwrap();
+    }
+    assert_eq!(held(&daemon), 2);
+    drop(one);
+    other.info().unwrap();
+    assert_eq!(held(&daemon), 2);
+    drop(other);
+    daemon.wait_for_end_of("alice");
+}
+
+#[test]
+fn only_users_of_the_list_are_served() {
+    let own = rustix::process::geteuid().as_raw();
+    let refused = start(&format!(", uids = [{}]", own + 1));
+    assert!(connect(&refused).is_err());
+    let served = start(&format!(", uids = [{}, {own}]", own + 1));
+    connect(&served).unwrap().info().unwrap();
+}
+
+#[test]
+fn the_socket_has_the_mode_and_the_owner_of_its_configuration() {
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let private = start("");
+    assert_eq!(mode(&private.socket("alice-container")), 0o600);
+    let gid = rustix::process::getegid().as_raw();
+    let shared = start(&format!(", mode = \"0660\", group = {gid}"));
+    assert_eq!(mode(&shared.socket("alice-container")), 0o660);
+    assert_eq!(mode(&shared.socket("alice-0")), 0o600);
+}
+
+#[test]
+fn a_tenant_without_a_unit_cannot_be_qemus() {
+    let daemon = start("");
+    let mut vm = crate::host::palisade();
+    let config = daemon.folder().join("host.toml");
+    vm.args(["vm", "--tenant", "alice", "--kernel", "/bin/true"]);
+    vm.args(["--initrd", "/bin/true", "--qemu", "/bin/true", "--config"]);
+    let said = vm.arg(config).output().unwrap();
+    assert!(!said.status.success());
+    let said = String::from_utf8(said.stderr).unwrap();
+    assert!(said.contains("IOMMU of its own"), "{said}");
+}
+
+#[test]
+fn a_client_that_says_nothing_does_not_hold_up_the_end() {
+    let mut daemon = start("");
+    let _silent = UnixStream::connect(daemon.socket("alice-container")).unwrap();
+    assert!(daemon.end().success());
+}
