@@ -4,7 +4,7 @@ use palisade_units::{Access, Iova};
 
 use crate::op::SoFar;
 use crate::session::Session;
-use crate::spec::{CompletionRecord, Descriptor};
+use crate::spec::{CompletionRecord, Descriptor, Status};
 
 /// A descriptor and how far it has come. Whoever has the task may go on with it: it moves between
 /// engines and waits for pages without losing what was done.
@@ -55,6 +55,14 @@ pub(crate) struct Batch {
 pub(crate) struct Blocked {
     pub(crate) at: Iova,
     pub(crate) access: Access,
+}
+
+impl Batch {
+    /// One of its descriptors has completed.
+    pub(crate) fn count(&mut self, status: Status) {
+        self.completed += 1;
+        self.failed += u32::from(status != Status::SUCCESS);
+    }
 }
 
 impl Work {
