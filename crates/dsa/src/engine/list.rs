@@ -8,10 +8,10 @@ use zerocopy::IntoBytes;
 use super::{Engine, recorder, work};
 use crate::check::{Origin, check};
 use crate::lane::{LaneShared, TASK_COST_BYTES};
-use crate::op::{Means, Scratch, SoFar, Stop};
+use crate::op::{self, Means, Scratch, SoFar, Stop};
 use crate::record;
 use crate::session::Session;
-use crate::spec::{DESCRIPTOR_BYTES, Descriptor, Flags, Status};
+use crate::spec::{CompletionRecord, DESCRIPTOR_BYTES, Descriptor, Flags, Opcode, Status};
 use crate::task::{Batch, Blocked, Stage, Work};
 
 /// How many descriptors of a list are read at a time. A device may read ahead: a driver leaves the list alone until
@@ -145,6 +145,16 @@ fn room(at: u64, left: u32) -> usize {
     usize::try_from(count).unwrap_or_default()
 }
 
+/// The record of a move that came to its end.
+static MOVED: CompletionRecord = CompletionRecord {
+    status: Status::SUCCESS.0,
+    result: 0,
+    reserved: 0,
+    bytes_completed: 0,
+    fault_address: 0,
+    specific: [0; 16],
+};
+
 /// The means of a descriptor on the short way.
 struct ShortWay<'a, 'p> {
     piece: &'a mut PieceOfWork<'p>,
@@ -176,26 +186,40 @@ impl ShortWay<'_, '_> {
             scratch: self.scratch,
             left_bytes: self.left_bytes,
         };
-        let record = match work(&mut means, descriptor, &mut so_far) {
-            Ok(record) => record,
+        let is_move = descriptor.opcode() == Opcode::MEMORY_MOVE;
+        if is_move && op::move_at_once(&mut means, descriptor) {
+            return self.conclude(descriptor, &MOVED, stage);
+        }
+        match work(&mut means, descriptor, &mut so_far) {
+            Ok(record) => self.conclude(descriptor, &record, stage),
             Err(stop) => {
                 *stage = Stage::Running(so_far);
-                return Err(LongWay::Stopped(stop));
+                Err(LongWay::Stopped(stop))
             }
-        };
+        }
+    }
+
+    /// Writes the record of one that is done.
+    #[inline]
+    fn conclude(
+        &mut self,
+        descriptor: &Descriptor,
+        record: &CompletionRecord,
+        stage: &mut Stage,
+    ) -> Result<Status, LongWay> {
         let status = record.status();
-        if record::is_wanted(flags, status) {
+        if record::is_wanted(descriptor.flags(), status) {
             let to = Iova::new(descriptor.completion_address);
             let written = self.piece.publish(self.by_record, to, record.as_bytes());
             if let Err(error) = written {
-                *stage = Stage::Recording(record);
+                *stage = Stage::Recording(*record);
                 return Err(match error.into() {
                     Stop::Faulted(on) => LongWay::Unrecorded(on),
                     stop => LongWay::Stopped(stop),
                 });
             }
         } else if !status.is_success() {
-            *stage = Stage::Recording(record);
+            *stage = Stage::Recording(*record);
             return Err(LongWay::Tells);
         }
         Ok(status)
