@@ -47,6 +47,15 @@ enum Advance {
     Blocked(Blocked),
 }
 
+impl From<Stop> for Advance {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::TurnOver => Self::TurnOver,
+            Stop::Blocked(on) | Stop::Faulted(on) => Self::Blocked(on),
+        }
+    }
+}
+
 /// What one step of a task comes to.
 enum Step {
     Next,
@@ -143,6 +152,15 @@ impl Engine {
     /// Goes on with a task until its turn is over.
     fn advance(&mut self, task: &mut Task, session: &Arc<Session>, shared: &LaneShared) -> Advance {
         let mut left_bytes = TURN_BYTES;
+        let is_new = matches!(task.work.stage, Stage::Fresh) && task.batch.is_none();
+        if is_new && !shared.is_aborted(session) {
+            match self.run_single(&mut task.work, session, &mut left_bytes) {
+                Ok(()) => return Advance::Finished,
+                Err(LongWay::Tells) => {}
+                Err(LongWay::Unrecorded(on)) => task.refused = Some(on),
+                Err(LongWay::Stopped(stop)) => return stop.into(),
+            }
+        }
         loop {
             if shared.is_aborted(session) {
                 return Advance::Dropped;
@@ -150,10 +168,7 @@ impl Engine {
             match self.step(task, session, shared, &mut left_bytes) {
                 Step::Next => {}
                 Step::Finished => return Advance::Finished,
-                Step::Stopped(Stop::TurnOver) => return Advance::TurnOver,
-                Step::Stopped(Stop::Blocked(on) | Stop::Faulted(on)) => {
-                    return Advance::Blocked(on);
-                }
+                Step::Stopped(stop) => return stop.into(),
             }
         }
     }

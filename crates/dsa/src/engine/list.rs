@@ -1,5 +1,5 @@
-//! Runs the descriptors of a batch's list: several are read at a time, and one that succeeds takes the short way
-//! through, with what does not change from one to the next looked up once.
+//! The short way through a descriptor that succeeds and tells so by its record alone, as one piece of work; and runs
+//! through the list of a batch, of which several are read at a time.
 
 use palisade_iommu::{OnMiss, PieceOfWork, Requester};
 use palisade_units::{Iova, PAGE_BYTES};
@@ -120,7 +120,7 @@ impl Engine {
                         left_bytes,
                     };
                     let mut stage = Stage::Fresh;
-                    match way.run(descriptor, session, &mut stage) {
+                    match way.run(descriptor, Origin::Batch, session, &mut stage) {
                         Ok(status) => batch.count(status),
                         Err(long_way) => {
                             *at_work = Work {
@@ -133,6 +133,34 @@ impl Engine {
                 }
             }
             Run::Over
+        })
+    }
+}
+
+impl Engine {
+    /// Runs a descriptor from a portal that was not begun. A batch has nothing but the long way.
+    pub(super) fn run_single(
+        &mut self,
+        at_work: &mut Work,
+        session: &Session,
+        left_bytes: &mut u64,
+    ) -> Result<(), LongWay> {
+        let Work { descriptor, stage } = at_work;
+        if descriptor.opcode() == Opcode::BATCH {
+            return Err(LongWay::Tells);
+        }
+        let Self { port, scratch, .. } = self;
+        let by = Requesters::of(session);
+        port.in_one_piece(|piece| {
+            let mut way = ShortWay {
+                piece,
+                scratch,
+                by: by.with(descriptor.flags()),
+                by_record: by.patient,
+                left_bytes,
+            };
+            way.run(descriptor, Origin::Portal, session, stage)
+                .map(|_| ())
         })
     }
 }
@@ -170,12 +198,13 @@ impl ShortWay<'_, '_> {
     fn run(
         &mut self,
         descriptor: &Descriptor,
+        origin: Origin,
         session: &Session,
         stage: &mut Stage,
     ) -> Result<Status, LongWay> {
         let flags = descriptor.flags();
         let interrupts = flags.contains(Flags::REQUEST_INTERRUPT);
-        if interrupts || check(descriptor, Origin::Batch, session).is_err() {
+        if interrupts || check(descriptor, origin, session).is_err() {
             return Err(LongWay::Tells);
         }
         *self.left_bytes = self.left_bytes.saturating_sub(TASK_COST_BYTES);
