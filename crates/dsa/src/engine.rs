@@ -16,6 +16,7 @@ use crate::session::Session;
 use crate::spec::{CompletionRecord, Descriptor, Flags, Opcode, SoftwareError, Status};
 use crate::task::{Batch, Blocked, Stage, Task, Work};
 
+mod at_once;
 mod list;
 
 use list::{List, LongWay, Run};
@@ -115,6 +116,16 @@ impl Engine {
                 continue;
             };
             match self.advance(&mut task, session, &shared) {
+                ended @ (Advance::Finished | Advance::Dropped) => {
+                    finished += 1;
+                    completed += u64::from(matches!(ended, Advance::Finished));
+                    let used = session.pasid_use.clone();
+                    // Its hold goes before anybody who waits for the work is told.
+                    drop(own);
+                    if let Some(used) = used {
+                        used.tally.finish(1);
+                    }
+                }
                 Advance::TurnOver => {
                     task.session = own;
                     self.core.resume(queue, lane, task);
@@ -126,27 +137,22 @@ impl Engine {
                         finished += 1;
                     }
                 }
-                ended @ (Advance::Finished | Advance::Dropped) => {
-                    finished += 1;
-                    completed += u64::from(matches!(ended, Advance::Finished));
-                    let used = session.pasid_use.clone();
-                    // Its hold goes before anybody who waits for the work is told.
-                    drop(own);
-                    if let Some(used) = used {
-                        used.tally.finish(1);
-                    }
-                }
             }
         }
         drop(of_lane);
+        self.told(queue, &shared, finished, completed);
+        worked
+    }
+
+    /// Counts what has ended, and tells who waits for it. No hold of it is left.
+    fn told(&self, queue: usize, shared: &LaneShared, finished: u64, completed: u64) {
         self.core
             .counters
             .descriptors
             .fetch_add(completed, Ordering::Relaxed);
         if finished > 0 {
-            self.core.finish(queue, &shared, finished);
+            self.core.finish(queue, shared, finished);
         }
-        worked
     }
 
     /// Goes on with a task until its turn is over.

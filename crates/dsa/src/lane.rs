@@ -140,6 +140,34 @@ impl LaneState {
         session: Option<Arc<Session>>,
         limit: u16,
     ) -> Result<(), SubmitError> {
+        self.count(limit)?;
+        if let Some(used) = session
+            .as_ref()
+            .and_then(|session| session.pasid_use.as_ref())
+        {
+            used.tally.submit();
+        }
+        self.fresh.push_back((descriptor, session));
+        Ok(())
+    }
+
+    /// Submits a descriptor that an engine then runs at once, as the session that it gets. `None` where something is before it, or
+    /// may be: it is to be queued.
+    pub(crate) fn submit_at_once(
+        &mut self,
+        descriptor: &Descriptor,
+        limit: u16,
+    ) -> Result<Option<Arc<Session>>, SubmitError> {
+        let is_next = self.fresh.is_empty() && self.resumed.is_empty();
+        if !is_next || descriptor.opcode() == Opcode::DRAIN || self.session.is_none() {
+            return Ok(None);
+        }
+        self.count(limit)?;
+        Ok(self.session.clone())
+    }
+
+    /// Counts a descriptor as submitted, where there is room for it.
+    fn count(&mut self, limit: u16) -> Result<(), SubmitError> {
         if !self.accepts {
             return Err(SubmitError::Disabled);
         }
@@ -152,13 +180,6 @@ impl LaneState {
             }
         }
         tally.submit();
-        if let Some(used) = session
-            .as_ref()
-            .and_then(|session| session.pasid_use.as_ref())
-        {
-            used.tally.submit();
-        }
-        self.fresh.push_back((descriptor, session));
         Ok(())
     }
 
