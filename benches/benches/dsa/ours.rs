@@ -201,9 +201,19 @@ impl<'a> Tenant<'a> {
         })
     }
 
+    /// Its queue.
+    pub(crate) fn lane(&self) -> &Lane {
+        &self.lane
+    }
+
+    /// What comes at this place of its trace, and the place of the record.
+    pub(crate) fn submission(&self, number: usize) -> (Descriptor, usize) {
+        self.submissions[number % self.submissions.len()]
+    }
+
     /// Submits what comes at this place of its trace, and gives the place of the record.
     pub(crate) fn submit_next(&self, number: usize) -> Result<usize> {
-        let (descriptor, record_at) = self.submissions[number % self.submissions.len()];
+        let (descriptor, record_at) = self.submission(number);
         self.submit(descriptor)?;
         Ok(record_at)
     }
@@ -252,7 +262,8 @@ impl<'a> Tenant<'a> {
         self.ground.load(&self.data.0)
     }
 
-    fn check(&self) -> Result<()> {
+    /// Whether all was done as the trace says.
+    pub(crate) fn check(&self) -> Result<()> {
         let right = self.ground.holds(&self.data.1)?;
         ensure!(right, "memory is not what the trace makes of it");
         for (number, job) in self.jobs.iter().enumerate() {
