@@ -12,7 +12,7 @@ use vm_memory::{
 
 pub(crate) const PAGE_BYTES: u64 = 4096;
 /// How much memory the data lies in: sources in the lower half, targets in the upper.
-pub(crate) const DATA_BYTES: u64 = 4 << 20;
+pub(crate) const DATA_BYTES: u64 = 16 << 20;
 const HALF_BYTES: u64 = DATA_BYTES / 2;
 /// Lists of descriptors and completion records stand above the data, the lists first.
 pub(crate) const DRIVER_BYTES: u64 = 1 << 20;

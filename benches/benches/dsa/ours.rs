@@ -103,7 +103,7 @@ fn write_tables(memory: &GuestMemory, layout: &Layout) -> Result<()> {
 }
 
 /// A tenant with a queue for itself, and a process whose PASID is bound.
-struct Tenant<'a> {
+pub(crate) struct Tenant<'a> {
     ground: &'a Ground,
     layout: &'a Layout,
     work: Work,
@@ -201,6 +201,38 @@ impl<'a> Tenant<'a> {
         })
     }
 
+    /// Its queue.
+    pub(crate) fn lane(&self) -> &Lane {
+        &self.lane
+    }
+
+    /// What comes at this place of its trace, and the place of the record.
+    pub(crate) fn submission(&self, number: usize) -> (Descriptor, usize) {
+        self.submissions[number % self.submissions.len()]
+    }
+
+    /// Submits what comes at this place of its trace, and gives the place of the record.
+    pub(crate) fn submit_next(&self, number: usize) -> Result<usize> {
+        let (descriptor, record_at) = self.submission(number);
+        self.submit(descriptor)?;
+        Ok(record_at)
+    }
+
+    /// Submits from this place of its trace on until the queue is full. Gives the place to go on from.
+    pub(crate) fn fill_up(&self, mut number: usize) -> usize {
+        while self.lane.pending() < CAPACITY.into() && self.submit_next(number).is_ok() {
+            number += 1;
+        }
+        number
+    }
+
+    /// Waits until nothing is left of its work.
+    pub(crate) fn settle(&self) {
+        while self.lane.pending() > 0 {
+            std::thread::yield_now();
+        }
+    }
+
     fn submit(&self, descriptor: Descriptor) -> Result<()> {
         self.lane
             .submit(descriptor, None, CAPACITY)
@@ -208,7 +240,7 @@ impl<'a> Tenant<'a> {
     }
 
     /// Whether a record was written. It is cleared for the next.
-    fn is_complete(&self, record_at: usize) -> Result<bool> {
+    pub(crate) fn is_complete(&self, record_at: usize) -> Result<bool> {
         let [status, ..] = self
             .driver
             .load::<u64>(record_at, Ordering::Acquire)?
@@ -223,13 +255,15 @@ impl<'a> Tenant<'a> {
         }
     }
 
-    fn reset(&self) -> Result<()> {
+    /// Puts everything in the place where a trace finds it: no record is there.
+    pub(crate) fn reset(&self) -> Result<()> {
         let records = vec![0; JOBS * COMPLETION_RECORD_BYTES];
         self.driver.write_slice(&records, RECORDS)?;
         self.ground.load(&self.data.0)
     }
 
-    fn check(&self) -> Result<()> {
+    /// Whether all was done as the trace says.
+    pub(crate) fn check(&self) -> Result<()> {
         let right = self.ground.holds(&self.data.1)?;
         ensure!(right, "memory is not what the trace makes of it");
         for (number, job) in self.jobs.iter().enumerate() {
@@ -258,18 +292,26 @@ pub(crate) struct Ours<'a> {
 }
 
 impl<'a> Ours<'a> {
-    /// A tenant for each ground.
+    /// A tenant for each ground, who all do the same.
     pub(crate) fn new(
         grounds: &'a [Ground],
         layout: &'a Layout,
         work: Work,
         way: Way,
     ) -> Result<Self> {
+        Self::of(grounds.iter().map(|ground| (ground, layout, way)), work)
+    }
+
+    /// Tenants with what they have and do.
+    pub(crate) fn of(
+        all: impl IntoIterator<Item = (&'a Ground, &'a Layout, Way)>,
+        work: Work,
+    ) -> Result<Self> {
         let function = Iommu::new().add_function(Bdf::new(0x6a, 1, 0), PasidSupport::Width(20))?;
         let accelerator = Accelerator::new(8, Arc::new(Unheard));
         let authority = Authority::new(&[]);
         let mut tenants = Vec::new();
-        for (number, ground) in (0_u8..).zip(grounds) {
+        for (number, (ground, layout, way)) in (0_u8..).zip(all) {
             let lane = accelerator.lane(number)?;
             let id = TenantId::new(u32::from(number) + 1);
             tenants.push(Tenant::new(
@@ -284,6 +326,13 @@ impl<'a> Ours<'a> {
             engine: accelerator.engine(function.port()),
             tenants,
         })
+    }
+}
+
+impl<'a> Ours<'a> {
+    /// The tenants, and the engine for another thread.
+    pub(crate) fn into_parts(self) -> (Vec<Tenant<'a>>, Engine) {
+        (self.tenants, self.engine)
     }
 }
 

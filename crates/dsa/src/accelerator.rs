@@ -141,6 +141,11 @@ impl Core {
         result
     }
 
+    /// Whether no queue has anything to do.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.ready.load(Ordering::SeqCst) == 0
+    }
+
     /// Marks a queue as having something to do. Says whether it was not marked before.
     fn mark(&self, queue: usize) -> bool {
         let bit = 1 << queue;

@@ -55,6 +55,7 @@ fn wrong(status: Status) -> Wrong {
 const RECORD_ALIGNMENT: u64 = 32;
 
 /// Looks for anything that the specification forbids.
+#[inline]
 pub(crate) fn check(
     descriptor: &Descriptor,
     origin: Origin,

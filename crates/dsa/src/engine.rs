@@ -1,10 +1,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use palisade_iommu::{DmaPort, OnMiss, PageResponse, Requester};
 use palisade_units::Iova;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
 use crate::accelerator::Core;
 use crate::check::{Origin, Wrong, check};
@@ -13,10 +13,13 @@ use crate::op::{self, Means, Scratch, SoFar, Stop};
 use crate::queue::Turn;
 use crate::record;
 use crate::session::Session;
-use crate::spec::{
-    CompletionRecord, DESCRIPTOR_BYTES, Descriptor, Flags, Opcode, SoftwareError, Status,
-};
+use crate::spec::{CompletionRecord, Descriptor, Flags, Opcode, SoftwareError, Status};
 use crate::task::{Batch, Blocked, Stage, Task, Work};
+
+mod at_once;
+mod list;
+
+use list::{List, LongWay, Run};
 
 /// What came of running an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +37,7 @@ pub struct Engine {
     cursor: u32,
     tasks: VecDeque<Task>,
     scratch: Box<Scratch>,
+    list: Box<List>,
 }
 
 /// How a task left its turn.
@@ -42,6 +46,15 @@ enum Advance {
     Dropped,
     TurnOver,
     Blocked(Blocked),
+}
+
+impl From<Stop> for Advance {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::TurnOver => Self::TurnOver,
+            Stop::Blocked(on) | Stop::Faulted(on) => Self::Blocked(on),
+        }
+    }
 }
 
 /// What one step of a task comes to.
@@ -60,6 +73,7 @@ impl Engine {
             cursor: u32::try_from(number % 64).unwrap_or(0),
             tasks: VecDeque::new(),
             scratch: Scratch::new(),
+            list: Box::default(),
         }
     }
 
@@ -102,6 +116,16 @@ impl Engine {
                 continue;
             };
             match self.advance(&mut task, session, &shared) {
+                ended @ (Advance::Finished | Advance::Dropped) => {
+                    finished += 1;
+                    completed += u64::from(matches!(ended, Advance::Finished));
+                    let used = session.pasid_use.clone();
+                    // Its hold goes before anybody who waits for the work is told.
+                    drop(own);
+                    if let Some(used) = used {
+                        used.tally.finish(1);
+                    }
+                }
                 Advance::TurnOver => {
                     task.session = own;
                     self.core.resume(queue, lane, task);
@@ -113,32 +137,36 @@ impl Engine {
                         finished += 1;
                     }
                 }
-                ended @ (Advance::Finished | Advance::Dropped) => {
-                    finished += 1;
-                    completed += u64::from(matches!(ended, Advance::Finished));
-                    let used = session.pasid_use.clone();
-                    // Its hold goes before anybody who waits for the work is told.
-                    drop(own);
-                    if let Some(used) = used {
-                        used.tally.finish(1);
-                    }
-                }
             }
         }
         drop(of_lane);
+        self.told(queue, &shared, finished, completed);
+        worked
+    }
+
+    /// Counts what has ended, and tells who waits for it. No hold of it is left.
+    fn told(&self, queue: usize, shared: &LaneShared, finished: u64, completed: u64) {
         self.core
             .counters
             .descriptors
             .fetch_add(completed, Ordering::Relaxed);
         if finished > 0 {
-            self.core.finish(queue, &shared, finished);
+            self.core.finish(queue, shared, finished);
         }
-        worked
     }
 
     /// Goes on with a task until its turn is over.
     fn advance(&mut self, task: &mut Task, session: &Arc<Session>, shared: &LaneShared) -> Advance {
         let mut left_bytes = TURN_BYTES;
+        let is_new = matches!(task.work.stage, Stage::Fresh) && task.batch.is_none();
+        if is_new && !shared.is_aborted(session) {
+            match self.run_single(&mut task.work, session, &mut left_bytes) {
+                Ok(()) => return Advance::Finished,
+                Err(LongWay::Tells) => {}
+                Err(LongWay::Unrecorded(on)) => task.refused = Some(on),
+                Err(LongWay::Stopped(stop)) => return stop.into(),
+            }
+        }
         loop {
             if shared.is_aborted(session) {
                 return Advance::Dropped;
@@ -146,22 +174,25 @@ impl Engine {
             if shared.hands.are_off() {
                 return Advance::TurnOver;
             }
-            match self.step(task, session, &mut left_bytes) {
+            match self.step(task, session, shared, &mut left_bytes) {
                 Step::Next => {}
                 Step::Finished => return Advance::Finished,
-                Step::Stopped(Stop::TurnOver) => return Advance::TurnOver,
-                Step::Stopped(Stop::Blocked(on) | Stop::Faulted(on)) => {
-                    return Advance::Blocked(on);
-                }
+                Step::Stopped(stop) => return stop.into(),
             }
         }
     }
 
-    fn step(&mut self, task: &mut Task, session: &Arc<Session>, left_bytes: &mut u64) -> Step {
+    fn step(
+        &mut self,
+        task: &mut Task,
+        session: &Arc<Session>,
+        shared: &LaneShared,
+        left_bytes: &mut u64,
+    ) -> Step {
         let refused = task.refused.take();
         match task.work.stage {
             Stage::Fresh => self.begin(task, session, left_bytes),
-            Stage::Fetching => self.fetch(task, session, refused, left_bytes),
+            Stage::Fetching => self.fetch(task, session, refused, shared, left_bytes),
             Stage::Running(mut so_far) => {
                 let step = self.operate(task, session, refused, left_bytes, &mut so_far);
                 if let Stage::Running(place) = &mut task.work.stage {
@@ -205,12 +236,13 @@ impl Engine {
         Step::Next
     }
 
-    /// Reads the next descriptor of a batch, or ends the batch.
+    /// Goes on with the list of a batch, or ends the batch.
     fn fetch(
         &mut self,
         task: &mut Task,
         session: &Session,
         refused: Option<Blocked>,
+        shared: &LaneShared,
         left_bytes: &mut u64,
     ) -> Step {
         let Some(batch) = &mut task.batch else {
@@ -221,26 +253,18 @@ impl Engine {
             return Step::Stopped(Stop::TurnOver);
         }
         let mut fault = refused;
-        if fault.is_none() && batch.taken < list.size {
-            let at = list.first + u64::from(batch.taken) * DESCRIPTOR_BYTES as u64;
-            let mut bytes = [0; DESCRIPTOR_BYTES];
-            let by = requester(session, on_miss(session, &list));
-            match self
-                .port
-                .read(by, Iova::new(at), &mut bytes)
-                .map_err(Stop::from)
-            {
-                Ok(()) => {
-                    let next = Descriptor::read_from_bytes(&bytes).unwrap_or_default();
-                    let stops = next.flags().contains(Flags::FENCE) && batch.failed > 0;
-                    if !stops {
-                        batch.taken += 1;
-                        task.work = Work::fresh(next);
-                        return Step::Next;
-                    }
+        if fault.is_none() {
+            match self.run_list((batch, &mut task.work), session, shared, left_bytes) {
+                Run::Over => {}
+                Run::Interrupted | Run::AtWork(LongWay::Tells) => return Step::Next,
+                Run::Untaken(Stop::Faulted(on)) => fault = Some(on),
+                Run::Untaken(stop) | Run::AtWork(LongWay::Stopped(stop)) => {
+                    return Step::Stopped(stop);
                 }
-                Err(Stop::Faulted(on)) => fault = Some(on),
-                Err(stop) => return Step::Stopped(stop),
+                Run::AtWork(LongWay::Unrecorded(on)) => {
+                    task.refused = Some(on);
+                    return Step::Next;
+                }
             }
         }
         let status = match fault {
@@ -281,11 +305,8 @@ impl Engine {
                     scratch: &mut self.scratch,
                     left_bytes,
                 };
-                match op::run(&mut means, &descriptor, so_far) {
-                    Ok(done) => record::completed(&descriptor, done, so_far),
-                    Err(Stop::Faulted(on)) => {
-                        record::partial(&descriptor, fault_status(&descriptor), on, so_far)
-                    }
+                match work(&mut means, &descriptor, so_far) {
+                    Ok(record) => record,
                     Err(stop) => return Step::Stopped(stop),
                 }
             }
@@ -304,8 +325,7 @@ impl Engine {
     ) -> Step {
         let descriptor = task.work.descriptor;
         let (flags, status) = (descriptor.flags(), record.status());
-        let wanted = flags.contains(Flags::REQUEST_RECORD) || status.code() != Status::SUCCESS;
-        if wanted && flags.contains(Flags::RECORD_ADDRESS_VALID) {
+        if record::is_wanted(flags, status) {
             let stop = match refused {
                 Some(on) => Some(Stop::Faulted(on)),
                 None => self.write_record(session, &descriptor, &record).err(),
@@ -347,26 +367,16 @@ impl Engine {
         end(task, status)
     }
 
-    /// The status goes last, with the rest of the first eight bytes in one piece: who sees it sees everything.
     fn write_record(
         &mut self,
         session: &Session,
         descriptor: &Descriptor,
         record: &CompletionRecord,
     ) -> Result<(), Stop> {
-        let on_miss = if session.may_ask() {
-            OnMiss::Ask
-        } else {
-            OnMiss::Fault
-        };
-        let by = requester(session, on_miss);
-        let (first, rest) = record.as_bytes().split_at(8);
-        let at = descriptor.completion_address;
-        // Aligned to 32 bytes, so this cannot pass the end of the space.
-        self.port.write(by, Iova::new(at + 8), rest)?;
-        fence(Ordering::Release);
-        self.port.write(by, Iova::new(at), first)?;
-        Ok(())
+        let by = recorder(session);
+        let at = Iova::new(descriptor.completion_address);
+        // The status goes last: who sees it sees everything.
+        Ok(self.port.publish(by, at, record.as_bytes())?)
     }
 
     fn report(&self, task: &Task, session: &Session, error: SoftwareError) {
@@ -439,12 +449,41 @@ fn requester(session: &Session, on_miss: OnMiss) -> Requester {
     }
 }
 
+/// Who writes completion records.
+fn recorder(session: &Session) -> Requester {
+    let on_miss = if session.may_ask() {
+        OnMiss::Ask
+    } else {
+        OnMiss::Fault
+    };
+    requester(session, on_miss)
+}
+
 fn on_miss(session: &Session, descriptor: &Descriptor) -> OnMiss {
     let blocks = descriptor.flags().contains(Flags::BLOCK_ON_FAULT);
     if blocks && session.may_ask() {
         OnMiss::Ask
     } else {
         OnMiss::Fault
+    }
+}
+
+/// Goes on with an operation, and says what its record has to say when it is done.
+#[inline]
+fn work(
+    means: &mut Means<'_>,
+    descriptor: &Descriptor,
+    so_far: &mut SoFar,
+) -> Result<CompletionRecord, Stop> {
+    match op::run(means, descriptor, so_far) {
+        Ok(done) => Ok(record::completed(descriptor, done, so_far)),
+        Err(Stop::Faulted(on)) => Ok(record::partial(
+            descriptor,
+            fault_status(descriptor),
+            on,
+            so_far,
+        )),
+        Err(stop) => Err(stop),
     }
 }
 
@@ -462,8 +501,7 @@ fn end(task: &mut Task, status: Status) -> Step {
     let Some(batch) = &mut task.batch else {
         return Step::Finished;
     };
-    batch.completed += 1;
-    batch.failed += u32::from(status != Status::SUCCESS);
+    batch.count(status);
     task.work = Work {
         descriptor: batch.work.descriptor,
         stage: Stage::Fetching,

@@ -147,6 +147,32 @@ impl LaneState {
         session: Option<Arc<Session>>,
         limit: u16,
     ) -> Result<(), SubmitError> {
+        self.make_room(limit)?;
+        self.count(session.as_ref());
+        self.fresh.push_back((descriptor, session));
+        Ok(())
+    }
+
+    /// Submits a descriptor that an engine then runs at once, as the session that it gets. `None` where something is before it, or
+    /// may be: it is to be queued.
+    pub(crate) fn submit_at_once(
+        &mut self,
+        descriptor: &Descriptor,
+        limit: u16,
+    ) -> Result<Option<(Arc<Session>, InHand)>, SubmitError> {
+        let is_next =
+            self.fresh.is_empty() && self.resumed.is_empty() && !self.shared.hands.are_off();
+        let session = self.session.clone().filter(|_| is_next);
+        let Some(session) = session.filter(|_| descriptor.opcode() != Opcode::DRAIN) else {
+            return Ok(None);
+        };
+        self.make_room(limit)?;
+        self.count(None);
+        Ok(Some((session, InHand::take(&self.shared))))
+    }
+
+    /// Whether there is room for one more.
+    fn make_room(&mut self, limit: u16) -> Result<(), SubmitError> {
         if !self.accepts {
             return Err(SubmitError::Disabled);
         }
@@ -158,8 +184,6 @@ impl LaneState {
                 return Err(SubmitError::Full);
             }
         }
-        self.count(session.as_ref());
-        self.fresh.push_back((descriptor, session));
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! [`Accelerator`] is the core. It takes descriptors through [`Lane`]s, each with the [`Session`] of
 //! whoever is behind it, and runs them on [`Engine`]s, which touch memory through their
 //! [`palisade_iommu::DmaPort`] alone. A descriptor that needs a page is put aside while others go on.
+//! A [`SharedPortal`] is a way in for drivers that know of it, without a trap.
 //! [`DsaFunction`] is the PCI function that a driver sees; what the PASIDs mean that a driver writes into it is for
 //! its [`PasidPolicy`] to say. It moves to another host by [`palisade_pci::Migration`].
 //!
@@ -21,6 +22,7 @@ mod op;
 mod queue;
 mod record;
 mod session;
+mod shared_portal;
 pub mod spec;
 mod tally;
 mod task;
@@ -36,4 +38,5 @@ pub use function::{Direct, DsaFunction, EntryPoint, PasidPolicy, PasidRefused, S
 pub use lane::SubmitError;
 pub use queue::Lane;
 pub use session::{Client, Identity, PasidUse, Rules, Session, Switch};
+pub use shared_portal::{Rest, SharedPortal, Taken};
 pub use tally::Settled;

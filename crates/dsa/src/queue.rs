@@ -52,6 +52,13 @@ pub(crate) struct Turn {
     pub(crate) left: Left,
 }
 
+/// Where a descriptor belongs that is run without having been in its queue.
+pub(crate) struct AtOnce {
+    pub(crate) place: (usize, usize),
+    pub(crate) shared: InHand,
+    pub(crate) session: Arc<Session>,
+}
+
 impl Queue {
     /// Takes a turn's worth of the lane whose turn it is. `update` is told, under the lock, whether something is left.
     pub(crate) fn take(
@@ -166,6 +173,28 @@ impl Lane {
             mark();
             Ok(())
         })
+    }
+
+    /// As [`LaneState::submit_at_once`], to an engine of this core; `None` for another.
+    pub(crate) fn submit_at_once(
+        &self,
+        core: &Arc<Core>,
+        descriptor: &Descriptor,
+        limit: u16,
+    ) -> Result<Option<AtOnce>, SubmitError> {
+        if !Arc::ptr_eq(core, &self.core) || !core.is_idle() {
+            return Ok(None);
+        }
+        let session = core.with_queue(self.queue, |place| {
+            let mut inner = locked(&place.inner);
+            let state = inner.lane(self.lane).ok_or(SubmitError::Disabled)?;
+            state.submit_at_once(descriptor, limit)
+        })?;
+        Ok(session.map(|(session, shared)| AtOnce {
+            place: (self.queue, self.lane),
+            shared,
+            session,
+        }))
     }
 
     /// How many descriptors are not finished.

@@ -45,6 +45,13 @@ pub(crate) fn partial(
     }
 }
 
+/// Whether a record is to be written.
+#[inline]
+pub(crate) fn is_wanted(flags: Flags, status: Status) -> bool {
+    let wanted = flags.contains(Flags::REQUEST_RECORD) || status.code() != Status::SUCCESS;
+    wanted && flags.contains(Flags::RECORD_ADDRESS_VALID)
+}
+
 /// Of a descriptor with invalid flags.
 pub(crate) fn invalid_flags(flags: Flags) -> CompletionRecord {
     let mut record = CompletionRecord {

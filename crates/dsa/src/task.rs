@@ -4,7 +4,7 @@ use palisade_units::{Access, Iova};
 
 use crate::op::SoFar;
 use crate::session::Session;
-use crate::spec::{CompletionRecord, Descriptor};
+use crate::spec::{CompletionRecord, Descriptor, Status};
 
 /// A descriptor and how far it has come. Whoever has the task may go on with it: it moves between
 /// engines and waits for pages without losing what was done.
@@ -87,6 +87,14 @@ impl BegunTask {
     pub(crate) fn submitted(&self) -> &Descriptor {
         let work = self.batch.as_ref().map_or(&self.work, |batch| &batch.work);
         &work.descriptor
+    }
+}
+
+impl Batch {
+    /// One of its descriptors has completed.
+    pub(crate) fn count(&mut self, status: Status) {
+        self.completed += 1;
+        self.failed += u32::from(status != Status::SUCCESS);
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{Ats, FaultReason, LookedUp};
 
 mod copy;
 mod page_request;
+mod publish;
 mod work;
 
 pub use copy::{Partial, Side};

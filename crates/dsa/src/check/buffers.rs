@@ -35,9 +35,9 @@ enum Overlap {
 }
 
 /// Looks at sizes, alignments and buffers.
+#[inline]
 pub(super) fn check(descriptor: &Descriptor, session: &Session) -> Result<(), Wrong> {
-    let opcode = descriptor.opcode();
-    match opcode {
+    match descriptor.opcode() {
         Opcode::NO_OP | Opcode::DRAIN => return Ok(()),
         Opcode::BATCH => return batch(descriptor, session),
         _ => {}
@@ -48,8 +48,16 @@ pub(super) fn check(descriptor: &Descriptor, session: &Session) -> Result<(), Wr
     }
     let first = Buffer::at(descriptor.first, size);
     let second = Buffer::at(descriptor.second, size);
-    let (buffers, overlap) = match opcode {
-        Opcode::MEMORY_MOVE | Opcode::COMPARE => ([first, second, NONE], Overlap::Allowed),
+    if matches!(descriptor.opcode(), Opcode::MEMORY_MOVE | Opcode::COMPARE) {
+        first.within()?;
+        return second.within();
+    }
+    check_others(descriptor, first, second)
+}
+
+/// Those of operations that are more than a source and a destination.
+fn check_others(descriptor: &Descriptor, first: Buffer, second: Buffer) -> Result<(), Wrong> {
+    let (buffers, overlap) = match descriptor.opcode() {
         Opcode::MEMORY_FILL | Opcode::CACHE_FLUSH => ([second, NONE, NONE], Overlap::Allowed),
         Opcode::COMPARE_PATTERN => ([first, NONE, NONE], Overlap::Allowed),
         Opcode::CREATE_DELTA => create_delta(descriptor, first, second)?,
@@ -167,6 +175,7 @@ impl Buffer {
     }
 
     /// A range that runs past the end of the space has no translation.
+    #[inline]
     fn within(self) -> Result<(), Wrong> {
         match self.start.checked_add(self.len_bytes) {
             Some(_) => Ok(()),

@@ -20,6 +20,7 @@ const CRC: Flags = Flags::THIRD_CLASS
 const CACHE_CONTROL: Flags = Flags::CACHE_CONTROL;
 
 /// The flags that an operation takes: a traffic class for each address it has, cache control for what it writes.
+#[inline]
 pub(super) fn allowed(opcode: Opcode, origin: Origin, session: &Session) -> Flags {
     let own = match opcode {
         Opcode::BATCH | Opcode::DIF_CHECK => FIRST,

@@ -6,6 +6,7 @@ const IDENTITY: u32 = 0x7ff0_0000;
 const DIF_FLAGS: u8 = 0x0f;
 
 type Specific = [u8; 24];
+type Words = [u64; 3];
 
 const NOTHING: Specific = [0; 24];
 
@@ -52,15 +53,17 @@ const INSERT: Specific = bits(
 const UPDATE: Specific = bits(bytes(SOURCE, 16, 24), 1, DifDestination::all().bits());
 
 /// Whether something that is reserved for the operation is not zero.
+#[inline]
 pub(super) fn is_used(descriptor: &Descriptor) -> bool {
-    let used = specific(descriptor);
-    let unused = |(byte, used): (&u8, &u8)| byte & !used != 0;
-    descriptor.identity & IDENTITY != 0
-        || descriptor.reserved != 0
-        || descriptor.specific.iter().zip(used).any(unused)
+    let words: Words = zerocopy::transmute!(descriptor.specific);
+    let used: Words = zerocopy::transmute!(*specific(descriptor));
+    let bits = (words[0] & !used[0]) | (words[1] & !used[1]) | (words[2] & !used[2]);
+    let identity = descriptor.identity & IDENTITY;
+    bits | u64::from(identity) | u64::from(descriptor.reserved) != 0
         || has_reserved_addresses(descriptor)
 }
 
+#[inline]
 fn specific(descriptor: &Descriptor) -> &'static Specific {
     let has = |flag| descriptor.flags().contains(flag);
     match descriptor.opcode() {
@@ -79,6 +82,7 @@ fn specific(descriptor: &Descriptor) -> &'static Specific {
 }
 
 /// The addresses and the size that the operation has no use for.
+#[inline]
 fn has_reserved_addresses(descriptor: &Descriptor) -> bool {
     let Descriptor {
         first,

@@ -3,6 +3,7 @@ use crate::lane::TURN_BYTES;
 use crate::spec::Descriptor;
 
 /// Whether the destination begins inside of the source, so that the copy must go from the end.
+#[inline]
 pub(crate) fn is_backward(descriptor: &Descriptor) -> bool {
     let Descriptor {
         first,
@@ -36,6 +37,21 @@ pub(super) fn run(
         }
     }
     Ok(Yield::default())
+}
+
+/// Does all of it, where that is one copy within cached pages; says whether it did.
+#[inline]
+pub(crate) fn run_at_once(means: &mut Means<'_>, descriptor: &Descriptor) -> bool {
+    let len = u64::from(descriptor.size);
+    if len > *means.left_bytes || is_backward(descriptor) {
+        return false;
+    }
+    let (from, to) = (iova(descriptor.first), iova(descriptor.second));
+    let done = means.port.copy_at_once(means.by, from, means.by, to, len);
+    if done {
+        means.spend(len);
+    }
+    done
 }
 
 /// From the end, in pieces that stay within a page on both sides, each read whole before it is written.

@@ -24,6 +24,7 @@ use crate::spec::{Descriptor, DifBlock, Opcode, Status};
 use crate::task::Blocked;
 
 pub(crate) use dif::strides as dif_strides;
+pub(crate) use memory_move::run_at_once as move_at_once;
 pub(crate) use so_far::{Carry, SoFar, Tags};
 
 /// The most that goes through an engine's own buffer at a time, but for blocks with integrity fields, which go as a whole.

@@ -1,5 +1,6 @@
 //! The core by itself: lanes, engines, faults, drains.
 
+mod at_once;
 mod batches;
 mod copies;
 mod crc;

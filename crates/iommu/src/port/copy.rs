@@ -49,7 +49,7 @@ impl DmaPort {
         to: Iova,
         len_bytes: u64,
     ) -> Result<(), Partial> {
-        if len_bytes <= CHUNK_BYTES && self.copy_cached(source, from, destination, to, len_bytes) {
+        if self.copy_at_once(source, from, destination, to, len_bytes) {
             return Ok(());
         }
         let read = Job {
@@ -67,10 +67,11 @@ impl DmaPort {
         self.copy_in_pieces(read, write)
     }
 
-    /// Serves a copy of which each side lies in one page that is cached. `false` if it is no such, or
-    /// something is to be said of it.
+    /// Serves a copy of at most 64 KiB of which each side lies in one page that is cached, and says whether it did. `false`
+    /// if it is no such, or something is to be said of it: [`DmaPort::copy`] then does all of it and says so.
+    // Its answer is one register, which does not wait for the stores of the copy as one in memory may.
     #[inline]
-    fn copy_cached(
+    pub fn copy_at_once(
         &mut self,
         source: Requester,
         from: Iova,
@@ -78,6 +79,9 @@ impl DmaPort {
         to: Iova,
         len_bytes: u64,
     ) -> bool {
+        if len_bytes > CHUNK_BYTES {
+            return false;
+        }
         let Self {
             function,
             presence,

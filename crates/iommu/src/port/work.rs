@@ -57,6 +57,21 @@ impl PieceOfWork<'_> {
         self.port.write(by, to, data)
     }
 
+    /// As [`DmaPort::publish`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn publish(&mut self, by: Requester, to: Iova, data: &[u8]) -> Result<(), DmaError> {
+        self.port.publish(by, to, data)
+    }
+
+    /// The port, for what takes one: its accesses belong to the piece.
+    #[inline]
+    pub fn port(&mut self) -> &mut DmaPort {
+        self.port
+    }
+
     /// As [`DmaPort::copy`].
     ///
     /// # Errors

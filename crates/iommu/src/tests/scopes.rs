@@ -188,6 +188,33 @@ fn r39_one_announcement_is_for_several_accesses_and_each_sees_invalidations() {
 }
 
 #[test]
+fn what_is_published_is_written_whole_or_without_its_first_word() {
+    let tenant = Tenant::alone();
+    let (function, _claim, process, mut port) = stale(&tenant, &[0x5000]);
+    process.map(0x6000, 0x12_0000);
+    let words = |at: u64| [0, 8, 16, 24].map(|word| tenant.shared.load_u64(at + word).unwrap());
+    let data: Vec<u8> = [1_u64, 2, 3, 4]
+        .iter()
+        .flat_map(|word| word.to_le_bytes())
+        .collect();
+    // Not cached yet, then cached, then in two pages.
+    for (at, place) in [(0x6020, 0x12_0020), (0x6040, 0x12_0040)] {
+        let done = port.in_one_piece(|work| work.publish(by(tag(1)), Iova::new(at), &data));
+        assert_eq!(done, Ok(()));
+        assert_eq!(words(place), [1, 2, 3, 4]);
+    }
+    process.map(0x7000, 0x13_0000);
+    port.publish(by(tag(1)), Iova::new(0x6ff0), &data).unwrap();
+    assert_eq!(words(0x13_0000)[..2], [3, 4]);
+    assert_eq!(words(0x12_0fe0)[2..], [1, 2]);
+    // The last page has no other behind it.
+    let refusal = refused(port.publish(by(tag(1)), Iova::new(0x7ff0), &data));
+    assert_eq!(refusal, FaultReason::FirstStageNotPresent);
+    assert_eq!(words(0x13_0fe0)[2], 0);
+    assert_eq!(function.faults(), 1);
+}
+
+#[test]
 fn r38_an_address_that_is_expected_is_neither_marked_nor_refused() {
     let tenant = Tenant::alone();
     let (function, _claim, process, mut port) = stale(&tenant, &[0x5000]);
