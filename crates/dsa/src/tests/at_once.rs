@@ -124,3 +124,21 @@ fn a_queue_that_is_full_or_closed_takes_none() {
     assert_eq!(queue.lane.pending(), 1);
     queue.lane.abort();
 }
+
+#[test]
+fn r74_a_queue_that_is_stopped_keeps_it_until_it_goes_on() {
+    let host = Host::new();
+    host.process(5).map(0, 0, 0x300);
+    let queue = Dedicated::open(&host, 0, 5);
+    let mut engine = host.engine();
+    queue.lane.pause();
+    queue.lane.wait_until_left();
+    engine
+        .submit(&queue.lane, copy(TO), RULES.capacity)
+        .unwrap();
+    assert_eq!(engine.run(1), Progress::Idle);
+    assert_eq!(record(&host, RECORD).status(), Status::NONE);
+    queue.lane.go_on();
+    run(&mut engine);
+    assert_eq!(record(&host, RECORD).status(), Status::SUCCESS);
+}
