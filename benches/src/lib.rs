@@ -12,12 +12,14 @@
 
 mod machine;
 mod options;
+mod percentile;
 mod report;
 mod rounds;
 mod trace;
 
 pub use machine::{cache_line_round_trip_ns, cpu_name, load_average};
 pub use options::{Effort, Options, Output};
+pub use percentile::percentile;
 pub use report::{Ratio, Report, Unit};
 pub use rounds::{Contender, medians};
 pub use trace::Random;

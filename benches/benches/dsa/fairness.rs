@@ -10,8 +10,8 @@ use std::hint::spin_loop;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
-use palisade_benches::{Effort, Random, Report, Unit};
+use anyhow::{Result, anyhow};
+use palisade_benches::{Effort, Random, Report, Unit, percentile};
 use palisade_dsa::{Engine, Progress};
 
 use crate::layout::{Ground, Layout};
@@ -75,13 +75,6 @@ fn sample(
     }
     greedy.settle();
     Ok(())
-}
-
-/// The figure below which so many of a hundred are.
-fn percentile(figures: &mut [f64], hundredths: usize) -> Result<f64> {
-    figures.sort_unstable_by(f64::total_cmp);
-    let at = figures.len() * hundredths / 100;
-    figures.get(at).copied().context("nothing was timed")
 }
 
 /// Adds the lines.
