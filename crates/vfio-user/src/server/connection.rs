@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use super::{
     outgoing::{PeerHandle, Sent, Shared},
     receiver::{Received, Receiver},
-    session::Session,
+    session::{Session, refuse},
     waiting::Waiting,
 };
 use crate::{
@@ -105,11 +105,27 @@ impl Connection {
     /// # Errors
     /// [`ConnectionError`] where the peer or the socket is at fault. It concerns this connection alone.
     pub fn run(mut self) -> Result<End, ConnectionError> {
-        match self.serve() {
+        let end = self.serve();
+        if let Err(error) = &end {
+            self.tell_why(error);
+        }
+        match end {
             // It went while something was being sent to it.
             Err(ConnectionError::Socket(Errno::PIPE | Errno::CONNRESET)) => Ok(End::PeerClosed),
             other => other,
         }
+    }
+
+    /// Answers the message that ends the connection, where it was a command, so that its sender has an error to
+    /// report. Nobody waits for it to be read.
+    fn tell_why(&mut self, error: &ConnectionError) {
+        if matches!(error, ConnectionError::Frame(_))
+            && let Some(header) = self.receiver.misfit()
+        {
+            refuse(&mut self.replies, &header, Errno::INVAL);
+        }
+        // Fails only where the peer is gone.
+        let _ = self.send();
     }
 
     fn serve(&mut self) -> Result<End, ConnectionError> {

@@ -9,9 +9,10 @@ use rustix::{
     io::Errno,
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg},
 };
+use zerocopy::FromBytes;
 
 use super::ConnectionError;
-use crate::wire::{Cut, Frame, MAX_DESCRIPTORS, MAX_FRAME_BYTES, cut};
+use crate::wire::{Cut, Frame, FrameError, Header, MAX_DESCRIPTORS, MAX_FRAME_BYTES, cut};
 
 /// Room for one message of the greatest size and a good deal of what comes after it.
 const BUFFER_BYTES: usize = 128 << 10;
@@ -108,6 +109,15 @@ impl Receiver {
         }
     }
 
+    /// The header of the next message, if no message is of the size that it says.
+    pub(crate) fn misfit(&self) -> Option<Header> {
+        let stream = &self.buffer[self.start..self.end];
+        match cut(stream) {
+            Err(FrameError::Size(_)) => Header::read_from_prefix(stream).ok().map(|it| it.0),
+            _ => None,
+        }
+    }
+
     fn keep(&mut self, mut descriptors: Vec<OwnedFd>) -> Result<(), ConnectionError> {
         let owner = self.last_message()?;
         match self.descriptors.back_mut() {
@@ -169,7 +179,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::wire::{Command, HEADER_BYTES, Header, ReplyWanted, push_frame};
+    use crate::wire::{Command, HEADER_BYTES, ReplyWanted, push_frame};
 
     fn message(id: u16, payload: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
