@@ -7,7 +7,7 @@ use super::{
     outgoing::{PeerHandle, Sent, Shared},
     receiver::{Received, Receiver},
     session::{Session, refuse},
-    waiting::Waiting,
+    waiting::{Waiting, wait_for_room},
 };
 use crate::{
     ClientMemory,
@@ -68,7 +68,6 @@ pub struct Connection {
     shared: Arc<Shared>,
     receiver: Receiver,
     session: Session,
-    waiting: Waiting,
     replies: Vec<u8>,
 }
 
@@ -83,11 +82,12 @@ impl Connection {
         function: Arc<dyn Function>,
         memory: Arc<dyn ClientMemory>,
     ) -> io::Result<Self> {
+        // Sending never waits, and receiving does.
+        stream.set_nonblocking(false)?;
         Ok(Self {
             shared: Arc::new(Shared::new(stream)?),
             receiver: Receiver::new(),
             session: Session::new(function, memory),
-            waiting: Waiting::new(),
             replies: Vec::new(),
         })
     }
@@ -129,6 +129,8 @@ impl Connection {
     }
 
     fn serve(&mut self) -> Result<End, ConnectionError> {
+        let mut waiting = Waiting::new();
+        let mut received = Received::Nothing;
         loop {
             let sent = self.handle_received()?;
             if self.shared.is_stopped() {
@@ -137,17 +139,17 @@ impl Connection {
             if self.shared.is_overrun() {
                 return Err(ConnectionError::PeerDoesNotRead);
             }
-            let received = match sent {
-                Sent::All => self.receiver.receive(&self.shared.socket)?,
-                Sent::Waiting => Received::Nothing,
-            };
-            let received = match received {
-                Received::Nothing => self.waiting.wait(&self.shared, &mut self.receiver, sent)?,
-                other => other,
-            };
             if received == Received::End {
                 return Ok(End::PeerClosed);
             }
+            // A peer that has something waiting is not listened to until it reads.
+            received = match sent {
+                Sent::All => waiting.receive(&self.shared, &mut self.receiver)?,
+                Sent::Waiting => {
+                    wait_for_room(&self.shared)?;
+                    Received::Nothing
+                }
+            };
         }
     }
 

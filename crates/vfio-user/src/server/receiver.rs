@@ -29,6 +29,15 @@ pub(crate) enum Received {
     End,
 }
 
+/// What to do where there is nothing to receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Return.
+    None,
+    /// Sleep until there is something, or the socket's receiving side is shut down.
+    Endless,
+}
+
 /// Collects a stream of bytes and descriptors and hands it out as messages.
 ///
 /// A receive ends with the piece of the stream that carried descriptors, so those belong to the last message
@@ -55,16 +64,24 @@ impl Receiver {
         }
     }
 
-    /// Takes what the socket has, without waiting.
-    pub(crate) fn receive(&mut self, socket: impl AsFd) -> Result<Received, ConnectionError> {
+    /// Takes what the socket has.
+    pub(crate) fn receive(
+        &mut self,
+        socket: impl AsFd,
+        patience: Patience,
+    ) -> Result<Received, ConnectionError> {
         self.make_room();
+        let wait = match patience {
+            Patience::None => RecvFlags::DONTWAIT,
+            Patience::Endless => RecvFlags::empty(),
+        };
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = recvmsg(
             socket,
             &mut [IoSliceMut::new(&mut self.buffer[self.end..])],
             &mut control,
-            RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC,
+            wait | RecvFlags::CMSG_CLOEXEC,
         );
         let received = match received {
             Ok(received) => received,
@@ -210,7 +227,7 @@ mod tests {
 
     fn all(receiver: &mut Receiver, socket: &UnixStream) -> Vec<(u16, usize)> {
         let mut out = Vec::new();
-        while receiver.receive(socket).unwrap() == Received::Bytes {
+        while receiver.receive(socket, Patience::None).unwrap() == Received::Bytes {
             while let Some((frame, descriptors)) = receiver.next().unwrap() {
                 out.push((frame.header.message_id.get(), descriptors.len()));
             }
@@ -245,7 +262,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         send(&theirs, &message(1, &[0; 32]), 17);
         let mut receiver = Receiver::new();
-        let refused = receiver.receive(&ours);
+        let refused = receiver.receive(&ours, Patience::None);
         assert!(matches!(refused, Err(ConnectionError::TooManyDescriptors)));
     }
 
@@ -256,10 +273,14 @@ mod tests {
         let bytes = message(1, &[0; 32]);
         for (n, byte) in bytes.chunks(1).enumerate().take(16) {
             send(&theirs, byte, 1);
-            assert_eq!(receiver.receive(&ours).unwrap(), Received::Bytes, "{n}");
+            assert_eq!(
+                receiver.receive(&ours, Patience::None).unwrap(),
+                Received::Bytes,
+                "{n}"
+            );
         }
         send(&theirs, &bytes[16..17], 1);
-        let refused = receiver.receive(&ours);
+        let refused = receiver.receive(&ours, Patience::None);
         assert!(matches!(refused, Err(ConnectionError::TooManyDescriptors)));
     }
 
