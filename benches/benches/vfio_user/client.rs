@@ -7,24 +7,36 @@ use std::{
     },
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use palisade_vfio_user::wire::{
     Capabilities, Command, Cut, DmaMap, DmaUnmap, HEADER_BYTES, Header, RegionAccess, ReplyWanted,
     Version, cut, push_frame,
 };
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg},
+};
 use zerocopy::IntoBytes;
 
 /// How many bytes the reply to a read of a register has, and how many that to a write.
 const READ_REPLY_BYTES: usize = HEADER_BYTES + RegionAccess::BYTES + 8;
 const WRITE_REPLY_BYTES: usize = HEADER_BYTES + RegionAccess::BYTES;
 
-/// Sends bytes and takes bytes, and sleeps where there are none: the least that a client can be, so that servers are
+/// Sends bytes and takes bytes: the least that a client can be, so that servers are
 /// compared. Messages are built before the clock starts wherever one is sent again.
 #[derive(Debug)]
 pub(crate) struct Client {
     stream: UnixStream,
     replies: Vec<u8>,
+    until_reply: UntilReply,
+}
+
+/// What the client does until a reply is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UntilReply {
+    Sleeps,
+    /// Asks again and again.
+    Polls,
 }
 
 fn access(at: u64) -> RegionAccess {
@@ -53,6 +65,7 @@ impl Client {
         let mut client = Self {
             stream,
             replies: Vec::new(),
+            until_reply: UntilReply::Sleeps,
         };
         let version = Version {
             major: 0.into(),
@@ -85,8 +98,25 @@ impl Client {
 
     fn receive(&mut self, reply_bytes: usize) -> Result<()> {
         self.replies.resize(reply_bytes, 0);
-        self.stream.read_exact(&mut self.replies)?;
+        if self.until_reply == UntilReply::Sleeps {
+            self.stream.read_exact(&mut self.replies)?;
+            return Ok(());
+        }
+        let mut rest = &mut self.replies[..];
+        while !rest.is_empty() {
+            match recv(&self.stream, &mut *rest, RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => bail!("the server has gone"),
+                Ok((_, len)) => rest = rest.get_mut(len..).unwrap_or_default(),
+                Err(Errno::AGAIN) => std::hint::spin_loop(),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
         Ok(())
+    }
+
+    /// From now on does this until a reply is there.
+    pub(crate) fn until_reply(&mut self, until_reply: UntilReply) {
+        self.until_reply = until_reply;
     }
 
     /// Sends reads of registers that [`read_of`] made, and waits for their replies.
@@ -154,7 +184,7 @@ impl Client {
         let mut rest = &self.replies[..];
         for _ in 0..count {
             let Cut::Whole(frame) = cut(rest)? else {
-                anyhow::bail!("a reply is shorter than it says");
+                bail!("a reply is shorter than it says");
             };
             frame.header.outcome()?;
             rest = rest.get(frame.len_bytes()..).unwrap_or_default();

@@ -1,5 +1,32 @@
-//! The server beside that of the published crate `vfio_user`: round trips, posted and queued messages, memory, and
-//! what waiting for a message costs.
+//! The server beside that of the published crate `vfio_user` 0.1.7: round trips, posted and queued messages, memory,
+//! and what waiting for a message costs.
+//!
+//! Each server has a thread of its own at a socket in a folder. The client is the same for both, and as little as a
+//! client can be: it sends bytes and takes bytes, so that servers are compared. Behind both are the same registers
+//! of eight bytes, which do nothing, and the same room for the client's memory. Ours judges every frame, range and
+//! descriptor before it acts on it; the peer's does not, and a client can end it or bring it out of step.
+//!
+//! `…_one_core`: client and server are bound to one processor, so that each message is a switch from one to the
+//! other and back, and the server sleeps between two. `…_two_cores`: each is bound to one of its own, and the figure is
+//! mostly that of waking up a processor, which another program's work on it makes longer at will. There ours looks at
+//! its socket for up to 30 µs before it sleeps, if that has paid; `…_polling_client` is a client that does so too,
+//! without end, as a driver does that waits for a register.
+//!
+//! `posted_…`: writes without a reply, each its own send, up to a read that is answered when all are done. `64_queued`:
+//! 64 messages in one send, of which ours takes as many as there are at a time and answers them together, while the
+//! peer's takes each in two or three parts. Goals are for a sleeping server on one core, and for queued messages. A write's goal
+//! is that of a read, though the peer answers a read in two parts and a write in one, and most of what is left is the two
+//! switches, which are the same for both.
+//!
+//! `dma_map_and_unmap`: a mebibyte comes by its descriptor and is taken back, in two round trips; most of it is the
+//! kernel's mapping and unmapping, the same for both.
+//!
+//! `cpu_…` is the processor time that the server's thread uses for each read, as it tells in a register: without
+//! a pause, with pauses of 20 and 50 µs, and with sleeps of 1 ms in between. Beyond what the message itself takes it is
+//! what looking costs: at 20 µs the server of ours may look all the time, at 50 µs one look in vain is followed by up to
+//! 64 sleeps without one, and at 1 ms it never looks.
+//!
+//! What is not included: descriptors of interrupts, long accesses, several connections at a time.
 mod client;
 mod cores;
 mod ours;
@@ -20,7 +47,7 @@ use palisade_benches::{Contender, Effort, Options, Report, Unit, medians};
 use palisade_memory::SharedMemory;
 use palisade_vfio_user::wire::ReplyWanted;
 
-use client::{Client, read_of, write_of};
+use client::{Client, UntilReply, read_of, write_of};
 use cores::{Cores, Placement};
 use registers::CPU_TIME_AT;
 
@@ -79,6 +106,13 @@ const LINES: &[Line] = &[
         goal: None,
     },
     Line {
+        name: "read_two_cores_polling_client",
+        placement: Placement::TwoCores,
+        measure: polled_reads,
+        operations: 2000,
+        goal: None,
+    },
+    Line {
         name: "posted_write_one_core",
         placement: Placement::OneCore,
         measure: posted_writes,
@@ -128,6 +162,13 @@ const LINES: &[Line] = &[
         goal: None,
     },
     Line {
+        name: "cpu_20us_apart_two_cores",
+        placement: Placement::TwoCores,
+        measure: cpu_20_us_apart,
+        operations: 400,
+        goal: None,
+    },
+    Line {
         name: "cpu_50us_apart_two_cores",
         placement: Placement::TwoCores,
         measure: cpu_50_us_apart,
@@ -162,6 +203,11 @@ fn reads(client: &mut Client, operations: usize) -> Result<f64> {
     })?;
     client.all_done(1)?;
     Ok(figure)
+}
+
+fn polled_reads(client: &mut Client, operations: usize) -> Result<f64> {
+    client.until_reply(UntilReply::Polls);
+    reads(client, operations)
 }
 
 fn writes(client: &mut Client, operations: usize) -> Result<f64> {
@@ -236,17 +282,26 @@ fn cpu(client: &mut Client, operations: usize, pause: impl Fn()) -> Result<f64> 
 }
 
 fn cpu_without_pause(client: &mut Client, operations: usize) -> Result<f64> {
+    client.until_reply(UntilReply::Polls);
     cpu(client, operations, || {})
 }
 
+fn cpu_20_us_apart(client: &mut Client, operations: usize) -> Result<f64> {
+    client.until_reply(UntilReply::Polls);
+    cpu(client, operations, || spin(Duration::from_micros(20)))
+}
+
 fn cpu_50_us_apart(client: &mut Client, operations: usize) -> Result<f64> {
-    // A sleep this short would be a long one.
-    cpu(client, operations, || {
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_micros(50) {
-            std::hint::spin_loop();
-        }
-    })
+    client.until_reply(UntilReply::Polls);
+    cpu(client, operations, || spin(Duration::from_micros(50)))
+}
+
+/// A sleep this short would be a long one.
+fn spin(time: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        std::hint::spin_loop();
+    }
 }
 
 fn cpu_1_ms_apart(client: &mut Client, operations: usize) -> Result<f64> {
