@@ -1,6 +1,6 @@
 use std::{
+    hint::spin_loop,
     os::fd::AsFd,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -17,41 +17,29 @@ use super::{
 
 /// How long to look at a quiet socket before sleeping: below what waking up on another core costs.
 const LOOK: Duration = Duration::from_micros(30);
+/// One turn of a look takes a fraction of this. Where it took longer, another thread ran on this core meanwhile, which
+/// may be the peer's: it would have run sooner if this one had slept.
+const LONG_TURN: Duration = Duration::from_micros(2);
 /// A sleep this short might have been spared by looking, the wake-up itself included.
 const SHORT_SLEEP: Duration = Duration::from_micros(100);
 /// After looks in vain, so many short sleeps go by at most before the next one: where a peer's messages are a little
-/// too far apart, less than half a microsecond for each of them is spent on looking.
-const MOST_SKIPPED: u32 = 64;
+/// too far apart, or its thread waits for this very core, each of them costs a few hundredths of a microsecond.
+const MOST_SKIPPED: u32 = 1024;
 
 /// Decides between looking and sleeping, by what was better the last times.
 ///
-/// A look costs this thread's time and nobody else's: each of its turns leaves the core to whoever wants it. A peer that is
-/// quiet for longer is not looked for at all, and one look is the most that its last message costs.
+/// A peer that is quiet for longer is not looked for at all, and one look is the most that its last message costs.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    looks: Looks,
     /// How many short sleeps there shall be before the next look.
     to_skip: u32,
     /// How many there were before the last one in vain.
     skipped: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Looks {
-    /// On the only core there is, the peer cannot send while this side looks.
-    Never,
-    WhereTheyPay,
-}
-
 impl Waiting {
-    /// For the calling thread, on the cores that it may use now.
-    pub(crate) fn new() -> Self {
-        let looks = match thread::available_parallelism() {
-            Ok(cores) if cores.get() > 1 => Looks::WhereTheyPay,
-            _ => Looks::Never,
-        };
+    pub(crate) const fn new() -> Self {
         Self {
-            looks,
             to_skip: 1,
             skipped: 0,
         }
@@ -64,12 +52,9 @@ impl Waiting {
         shared: &Shared,
         receiver: &mut Receiver,
     ) -> Result<Received, ConnectionError> {
-        if self.looks == Looks::Never {
-            return receiver.receive(&shared.socket, Patience::Endless);
-        }
         if self.to_skip == 0 {
-            let received = look(shared, receiver)?;
-            self.note_look(received);
+            let (received, look) = look(shared, receiver)?;
+            self.note_look(look);
             if received != Received::Nothing {
                 return Ok(received);
             }
@@ -80,10 +65,11 @@ impl Waiting {
         Ok(received)
     }
 
-    fn note_look(&mut self, received: Received) {
-        self.skipped = match received {
-            Received::Nothing => (2 * self.skipped).clamp(1, MOST_SKIPPED),
-            Received::Bytes | Received::End => 0,
+    fn note_look(&mut self, look: Look) {
+        self.skipped = match look {
+            Look::NotNeeded => return,
+            Look::Paid => 0,
+            Look::InVain => (2 * self.skipped).clamp(1, MOST_SKIPPED),
         };
         self.to_skip = self.skipped;
     }
@@ -95,15 +81,35 @@ impl Waiting {
     }
 }
 
-fn look(shared: &Shared, receiver: &mut Receiver) -> Result<Received, ConnectionError> {
-    let until = Instant::now() + LOOK;
+/// What a look was good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// Something was there already.
+    NotNeeded,
+    /// Something came.
+    Paid,
+    /// Nothing came, or not before somebody else had run here.
+    InVain,
+}
+
+fn look(shared: &Shared, receiver: &mut Receiver) -> Result<(Received, Look), ConnectionError> {
+    let received = receiver.receive(&shared.socket, Patience::None)?;
+    if received != Received::Nothing {
+        return Ok((received, Look::NotNeeded));
+    }
+    let start = Instant::now();
+    let mut turn = start;
     loop {
+        spin_loop();
         let received = receiver.receive(&shared.socket, Patience::None)?;
-        if received != Received::Nothing || Instant::now() >= until {
-            return Ok(received);
+        let now = Instant::now();
+        if now.duration_since(turn) > LONG_TURN || now.duration_since(start) > LOOK {
+            return Ok((received, Look::InVain));
         }
-        // The other side may need this very core.
-        thread::yield_now();
+        if received != Received::Nothing {
+            return Ok((received, Look::Paid));
+        }
+        turn = now;
     }
 }
 
@@ -126,37 +132,14 @@ pub(crate) fn wait_for_room(shared: &Shared) -> Result<(), ConnectionError> {
 
 #[cfg(test)]
 mod tests {
-    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-
     use super::*;
 
     const BRIEF: Duration = Duration::from_micros(60);
     const LONG: Duration = Duration::from_millis(1);
 
-    fn waiting() -> Waiting {
-        Waiting {
-            looks: Looks::WhereTheyPay,
-            to_skip: 1,
-            skipped: 0,
-        }
-    }
-
-    #[test]
-    fn on_one_core_there_is_no_looking() {
-        let looks = thread::spawn(|| {
-            let allowed = sched_getaffinity(None).unwrap();
-            let mut cores = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
-            let mut one = CpuSet::new();
-            one.set(cores.next().unwrap());
-            sched_setaffinity(None, &one).unwrap();
-            Waiting::new().looks
-        });
-        assert_eq!(looks.join().unwrap(), Looks::Never);
-    }
-
     #[test]
     fn a_peer_that_is_quiet_is_not_looked_for() {
-        let mut waiting = waiting();
+        let mut waiting = Waiting::new();
         for _ in 0..1000 {
             waiting.note_sleep(LONG);
         }
@@ -165,14 +148,17 @@ mod tests {
 
     #[test]
     fn looking_goes_on_while_it_finds_something() {
-        let mut waiting = waiting();
+        let mut waiting = Waiting::new();
         waiting.note_sleep(BRIEF);
         for _ in 0..1000 {
             assert_eq!(waiting.to_skip, 0);
-            waiting.note_look(Received::Bytes);
+            waiting.note_look(Look::Paid);
         }
+        // What was there already says nothing.
+        waiting.note_look(Look::NotNeeded);
+        assert_eq!(waiting.to_skip, 0);
         // One look in vain when the peer pauses, and none until it is quick again.
-        waiting.note_look(Received::Nothing);
+        waiting.note_look(Look::InVain);
         waiting.note_sleep(LONG);
         assert_eq!(waiting.to_skip, 1);
         waiting.note_sleep(BRIEF);
@@ -181,21 +167,21 @@ mod tests {
 
     #[test]
     fn looks_in_vain_become_rare() {
-        let mut waiting = waiting();
+        let mut waiting = Waiting::new();
         let mut looks = 0;
-        for _ in 0..10_000 {
+        for _ in 0..100_000 {
             if waiting.to_skip == 0 {
                 looks += 1;
-                waiting.note_look(Received::Nothing);
+                waiting.note_look(Look::InVain);
             }
             waiting.note_sleep(BRIEF);
         }
-        assert!(looks < 10_000 / 60, "{looks} looks");
+        assert!(looks < 110, "{looks} looks");
         // And come back where they find something.
         while waiting.to_skip > 0 {
             waiting.note_sleep(BRIEF);
         }
-        waiting.note_look(Received::Bytes);
+        waiting.note_look(Look::Paid);
         assert_eq!(waiting.to_skip, 0);
     }
 }
