@@ -7,9 +7,10 @@
 //! descriptor before it acts on it; the peer's does not, and a client can end it or bring it out of step.
 //!
 //! `…_one_core`: client and server are bound to one processor, so that each message is a switch from one to the
-//! other and back, and the server sleeps between two. `…_two_cores`: each is bound to one of its own, and the figure is
+//! other and back, and the server sleeps between two. `…_one_core_cpu` is the processor time of both ends together, which is
+//! the same without what other programs did on that processor meanwhile. `…_two_cores`: each is bound to one of its own, and the figure is
 //! mostly that of waking up a processor, which another program's work on it makes longer at will. There ours looks at
-//! its socket for up to 30 µs before it sleeps, if that has paid; `…_polling_client` is a client that does so too,
+//! its socket for up to 30 µs before it sleeps, if that has paid, which it never does on one core; `…_polling_client` is a client that does so too,
 //! without end, as a driver does that waits for a register.
 //!
 //! `posted_…`: writes without a reply, each its own send, up to a read that is answered when all are done. `64_queued`:
@@ -23,8 +24,9 @@
 //!
 //! `cpu_…` is the processor time that the server's thread uses for each read, as it tells in a register: without
 //! a pause, with pauses of 20 and 50 µs, and with sleeps of 1 ms in between. Beyond what the message itself takes it is
-//! what looking costs: at 20 µs the server of ours may look all the time, at 50 µs one look in vain is followed by up to
-//! 64 sleeps without one, and at 1 ms it never looks.
+//! what looking costs. Without a pause ours uses less than a server that sleeps, since it neither falls asleep nor is
+//! woken up; at 20 µs it looks all the time, and so uses all of the time that the peer leaves it; at 50 µs one look in
+//! vain is followed by up to 1,024 sleeps without one; and at 1 ms it never looks.
 //!
 //! What is not included: descriptors of interrupts, long accesses, several connections at a time.
 mod client;
@@ -49,7 +51,7 @@ use palisade_vfio_user::wire::ReplyWanted;
 
 use client::{Client, UntilReply, read_of, write_of};
 use cores::{Cores, Placement};
-use registers::CPU_TIME_AT;
+use registers::{CPU_TIME_AT, thread_time_ns};
 
 const PEER: &str = "vfio_user 0.1.7";
 /// A register.
@@ -90,6 +92,20 @@ const LINES: &[Line] = &[
         measure: writes,
         operations: 2000,
         goal: Some(1.5),
+    },
+    Line {
+        name: "read_one_core_cpu",
+        placement: Placement::OneCore,
+        measure: cpu_of_reads,
+        operations: 2000,
+        goal: None,
+    },
+    Line {
+        name: "write_one_core_cpu",
+        placement: Placement::OneCore,
+        measure: cpu_of_writes,
+        operations: 2000,
+        goal: None,
     },
     Line {
         name: "read_two_cores",
@@ -219,6 +235,25 @@ fn writes(client: &mut Client, operations: usize) -> Result<f64> {
     client.all_done(1)?;
     ensure!(client.value_at(AT)? == 0x1234, "nothing was written");
     Ok(figure)
+}
+
+fn cpu_of_reads(client: &mut Client, operations: usize) -> Result<f64> {
+    cpu_of_both(client, operations, reads)
+}
+
+fn cpu_of_writes(client: &mut Client, operations: usize) -> Result<f64> {
+    cpu_of_both(client, operations, writes)
+}
+
+/// The processor time of both ends, which share a processor.
+fn cpu_of_both(client: &mut Client, operations: usize, measure: Measure) -> Result<f64> {
+    let server = client.value_at(CPU_TIME_AT)?;
+    let own = thread_time_ns();
+    measure(client, operations)?;
+    let own = thread_time_ns() - own;
+    let server = client.value_at(CPU_TIME_AT)? - server;
+    let used = Duration::from_nanos(own + server);
+    each(used.as_secs_f64() * 1e9, operations)
 }
 
 /// Each by itself, and at the end a read that is answered when all are done.

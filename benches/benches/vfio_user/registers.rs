@@ -44,7 +44,8 @@ impl Registers {
     }
 }
 
-fn thread_time_ns() -> u64 {
+/// The processor time that the calling thread has used.
+pub(crate) fn thread_time_ns() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let (seconds, rest) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));
     seconds.unwrap_or(0) * 1_000_000_000 + rest.unwrap_or(0)
