@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_micros(30);
 const LONG_TURN: Duration = Duration::from_micros(2);
 /// A sleep this short might have been spared by looking, the wake-up itself included.
 const SHORT_SLEEP: Duration = Duration::from_micros(100);
-/// After looks in vain, so many short sleeps go by at most before the next one: where a peer's messages are a little
+/// After looks in vain, so many sleeps go by at most before the next one: where a peer's messages are a little
 /// too far apart, or its thread waits for this very core, each of them costs a few hundredths of a microsecond.
 const MOST_SKIPPED: u32 = 1024;
 
@@ -31,7 +31,7 @@ const MOST_SKIPPED: u32 = 1024;
 /// A peer that is quiet for longer is not looked for at all, and one look is the most that its last message costs.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    /// How many short sleeps there shall be before the next look.
+    /// How many sleeps there shall be before the next look. The last of them is a short one.
     to_skip: u32,
     /// How many there were before the last one in vain.
     skipped: u32,
@@ -59,9 +59,13 @@ impl Waiting {
                 return Ok(received);
             }
         }
+        if self.to_skip > 1 {
+            self.to_skip -= 1;
+            return receiver.receive(&shared.socket, Patience::Endless);
+        }
         let asleep = Instant::now();
         let received = receiver.receive(&shared.socket, Patience::Endless)?;
-        self.note_sleep(asleep.elapsed());
+        self.note_last_sleep(asleep.elapsed());
         Ok(received)
     }
 
@@ -74,9 +78,9 @@ impl Waiting {
         self.to_skip = self.skipped;
     }
 
-    fn note_sleep(&mut self, slept: Duration) {
+    fn note_last_sleep(&mut self, slept: Duration) {
         if slept < SHORT_SLEEP {
-            self.to_skip = self.to_skip.saturating_sub(1);
+            self.to_skip = 0;
         }
     }
 }
@@ -137,19 +141,30 @@ mod tests {
     const BRIEF: Duration = Duration::from_micros(60);
     const LONG: Duration = Duration::from_millis(1);
 
+    /// What `receive` does where it sleeps so long.
+    fn sleep(waiting: &mut Waiting, slept: Duration) {
+        if waiting.to_skip > 1 {
+            waiting.to_skip -= 1;
+        } else {
+            waiting.note_last_sleep(slept);
+        }
+    }
+
     #[test]
     fn a_peer_that_is_quiet_is_not_looked_for() {
         let mut waiting = Waiting::new();
+        waiting.note_look(Look::InVain);
+        waiting.note_look(Look::InVain);
         for _ in 0..1000 {
-            waiting.note_sleep(LONG);
+            sleep(&mut waiting, LONG);
         }
-        assert!(waiting.to_skip > 0);
+        assert_eq!(waiting.to_skip, 1);
     }
 
     #[test]
     fn looking_goes_on_while_it_finds_something() {
         let mut waiting = Waiting::new();
-        waiting.note_sleep(BRIEF);
+        sleep(&mut waiting, BRIEF);
         for _ in 0..1000 {
             assert_eq!(waiting.to_skip, 0);
             waiting.note_look(Look::Paid);
@@ -159,9 +174,9 @@ mod tests {
         assert_eq!(waiting.to_skip, 0);
         // One look in vain when the peer pauses, and none until it is quick again.
         waiting.note_look(Look::InVain);
-        waiting.note_sleep(LONG);
+        sleep(&mut waiting, LONG);
         assert_eq!(waiting.to_skip, 1);
-        waiting.note_sleep(BRIEF);
+        sleep(&mut waiting, BRIEF);
         assert_eq!(waiting.to_skip, 0);
     }
 
@@ -174,12 +189,12 @@ mod tests {
                 looks += 1;
                 waiting.note_look(Look::InVain);
             }
-            waiting.note_sleep(BRIEF);
+            sleep(&mut waiting, BRIEF);
         }
         assert!(looks < 110, "{looks} looks");
         // And come back where they find something.
         while waiting.to_skip > 0 {
-            waiting.note_sleep(BRIEF);
+            sleep(&mut waiting, BRIEF);
         }
         waiting.note_look(Look::Paid);
         assert_eq!(waiting.to_skip, 0);
