@@ -28,6 +28,11 @@
 //! woken up; at 20 µs it looks all the time, and so uses all of the time that the peer leaves it; at 50 µs one look in
 //! vain is followed by up to 1,024 sleeps without one; and at 1 ms it never looks.
 //!
+//! Two runs on a virtual machine of two processors, on which others worked at the same time (load 7 to 8): a read on one
+//! core 1.57 and 1.72 times the peer's rate, a write 1.24 and 1.33, which misses its goal; 64 queued messages 31 to 46
+//! times; the processor time for each read without a pause 4.3 and 4.5 µs beside the peer's 8.9 and 9.5, at 20 µs 25 beside
+//! 14 to 16, at 50 µs and at 1 ms as much as the peer's.
+//!
 //! What is not included: descriptors of interrupts, long accesses, several connections at a time.
 mod client;
 mod cores;
