@@ -1,5 +1,5 @@
-//! The server beside that of the published crate `vfio_user` 0.1.7: round trips, posted and queued messages, memory,
-//! and what waiting for a message costs.
+//! The server beside that of the published crate `vfio_user` 0.1.7: round trips, posted and queued messages,
+//! memory, and what waiting for a message costs.
 //!
 //! Each server has a thread of its own at a socket in a folder. The client is the same for both, and as little as a
 //! client can be: it sends bytes and takes bytes, so that servers are compared. Behind both are the same registers
@@ -7,33 +7,35 @@
 //! descriptor before it acts on it; the peer's does not, and a client can end it or bring it out of step.
 //!
 //! `…_one_core`: client and server are bound to one processor, so that each message is a switch from one to the
-//! other and back, and the server sleeps between two. `…_one_core_cpu` is the processor time of both ends together, which is
-//! the same without what other programs did on that processor meanwhile. `…_two_cores`: each is bound to one of its own, and the figure is
-//! mostly that of waking up a processor, which another program's work on it makes longer at will. There ours looks at
-//! its socket for up to 30 µs before it sleeps, if that has paid, which it never does on one core; `…_polling_client` is a client that does so too,
-//! without end, as a driver does that waits for a register.
+//! other and back, and the server sleeps between two. `…_one_core_cpu` is the processor time of both ends together,
+//! which is the same without what other programs did on that processor meanwhile. `…_two_cores`: each is bound to
+//! one of its own, and the figure is mostly that of waking up a processor, which another program's work on it makes
+//! longer at will. There ours looks at its socket for up to 30 µs before it sleeps, if that has paid, which it
+//! never does on one core; `…_polling_client` is a client that does so too, without end, as a driver does that
+//! waits for a register.
 //!
-//! `posted_…`: writes without a reply, each its own send, up to a read that is answered when all are done. `64_queued`:
-//! 64 messages in one send, of which ours takes as many as there are at a time and answers them together, while the
-//! peer's takes each in two or three parts. Goals are for a sleeping server on one core, and for queued messages. A write's goal
-//! is that of a read, though the peer answers a read in two parts and a write in one, and most of what is left is the two
-//! switches, which are the same for both.
+//! `posted_…`: writes without a reply, each its own send, up to a read that is answered when all are done.
+//! `64_queued`: 64 messages in one send, of which ours takes as many as there are at a time and answers them
+//! together, while the peer's takes each in two or three parts. Goals are for a sleeping server on one core, and
+//! for queued messages. A write's goal is that of a read, though the peer answers a read in two parts and a write
+//! in one, and most of what is left is the two switches, which are the same for both.
 //!
 //! `dma_map_and_unmap`: a mebibyte comes by its descriptor and is taken back, in two round trips; most of it is the
 //! kernel's mapping and unmapping, the same for both.
 //!
-//! `cpu_…` is the processor time that the server's thread uses for each read, as it tells in a register: without
-//! a pause, with pauses of 20 and 50 µs, and with sleeps of 1 ms in between. Beyond what the message itself takes it is
-//! what looking costs. Without a pause ours uses less than a server that sleeps, since it neither falls asleep nor is
-//! woken up; at 20 µs it looks all the time, and so uses all of the time that the peer leaves it; at 50 µs one look in
-//! vain is followed by up to 1,024 sleeps without one; and at 1 ms it never looks.
+//! `cpu_…` is the processor time that the server's thread uses for each read, as it tells in a register: without a
+//! pause, with pauses of 20 and 50 µs, and with sleeps of 1 ms in between. Beyond what the message itself takes it
+//! is what looking costs. Without a pause ours uses less than a server that sleeps, since it neither falls asleep
+//! nor is woken up; at 20 µs it looks all the time, and so uses all of the time that the peer leaves it; at 50 µs
+//! one look in vain is followed by up to 1,024 sleeps without one; and at 1 ms it never looks.
 //!
-//! Two runs on a virtual machine of two processors, on which others worked at the same time (load 7 to 8): a read on one
-//! core 1.57 and 1.72 times the peer's rate, a write 1.24 and 1.33, which misses its goal; 64 queued messages 31 to 46
-//! times; the processor time for each read without a pause 4.3 and 4.5 µs beside the peer's 8.9 and 9.5, at 20 µs 25 beside
-//! 14 to 16, at 50 µs and at 1 ms as much as the peer's.
+//! Two runs on a virtual machine of two processors, on which others worked at the same time (load 7 to 8): a read
+//! on one core 1.57 and 1.72 times the peer's rate, a write 1.24 and 1.33, which misses its goal; 64 queued
+//! messages 31 to 46 times; the processor time for each read without a pause 4.3 and 4.5 µs beside the peer's 8.9
+//! and 9.5, at 20 µs 25 beside 14 to 16, at 50 µs and at 1 ms as much as the peer's.
 //!
 //! What is not included: descriptors of interrupts, long accesses, several connections at a time.
+
 mod client;
 mod cores;
 mod ours;
