@@ -14,8 +14,9 @@
 //! What this room will not do: listen, or say who may connect; know what it serves; release a tenant's
 //! memory and PASIDs, whose order is the owner's business. Of migration, the states PRE_COPY and RUNNING_P2P are not
 //! there, and are refused with `EINVAL`; of features, those that a function or a memory does not have are
-//! refused with `ENOTTY`. Bitmaps of an unmap and DIRTY_PAGES, both of earlier revisions, mapping of device regions,
-//! and ioeventfds are not there either: each is refused with `ENOTSUP`, none is advertised.
+//! refused with `ENOTTY`. Bitmaps of an unmap and DIRTY_PAGES, both of earlier revisions, and memory that is read and
+//! written by its descriptor are refused with `ENOTSUP`. No region can be mapped or reached by a descriptor, and a peer
+//! that asks is told so. `docs/vfio-user.md` goes through the cases by which libvfio-user is tested, one by one.
 //!
 //! The protocol is version 0.0 of the vfio-user specification that libvfio-user and QEMU share
 //! (docs/interop/vfio-user.rst there), as QEMU 11 speaks it; cited as vfio-user. Numbers on the wire are in the

@@ -99,7 +99,9 @@ fn garbage_ends_its_own_connection_and_no_other() {
         assert!(matches!(bad.end(), Err(ConnectionError::Frame(_))));
         let mut rest = Vec::new();
         let closed = stream.read_to_end(&mut rest);
-        assert!(closed.is_err() || rest.is_empty());
+        // What looks like a command that wants an answer has one.
+        let answered = garbage[..] == [0; 64];
+        assert!(closed.is_err() || rest.is_empty() != answered);
         client.region_write(BAR0, 0, &[1]).unwrap();
     }
     let mut long = message(Command::RegionWrite, &[]);
@@ -185,13 +187,8 @@ fn descriptors_that_nobody_asked_for_are_closed() {
 #[test]
 fn what_is_not_there_is_refused_by_name() {
     let (_server, mut stream) = negotiated();
-    for command in [Command::DeviceGetRegionIoFds, Command::DirtyPages] {
-        assert_eq!(
-            ask(&mut stream, command, &[0; 16]),
-            Err(Errno::NOTSUP),
-            "{command:?}"
-        );
-    }
+    let dirty_pages = ask(&mut stream, Command::DirtyPages, &[0; 16]);
+    assert_eq!(dirty_pages, Err(Errno::NOTSUP));
     for command in [Command::MigrationDataRead, Command::MigrationDataWrite] {
         let nothing = [8, 0].map(u32::to_ne_bytes).concat();
         assert_eq!(
@@ -221,6 +218,7 @@ fn payloads_of_the_wrong_size_are_refused() {
         (Command::DmaUnmap, [0, 23, 25]),
         (Command::DeviceGetInfo, [0, 15, 17]),
         (Command::DeviceGetRegionInfo, [0, 31, 33]),
+        (Command::DeviceGetRegionIoFds, [0, 15, 17]),
         (Command::DeviceGetIrqInfo, [0, 15, 17]),
         (Command::DeviceSetIrqs, [0, 19, 21]),
         (Command::RegionRead, [0, 15, 17]),

@@ -9,12 +9,13 @@
 mod common;
 
 use std::{
+    io::Read,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::atomic::Ordering,
     time::Duration,
 };
 
-use common::{BAR0_BYTES, BAR2_BYTES, FIRE_AT, Server, Toy, VECTORS};
+use common::{BAR0_BYTES, BAR2_BYTES, FIRE_AT, Server, Toy, VECTORS, raw::negotiated};
 use palisade_memory::{Protection, SharedMemory};
 use palisade_pci::Bar;
 use palisade_units::Gpa;
@@ -356,6 +357,32 @@ fn the_server_writes_into_memory_from_any_thread() {
     }
     // The server has taken note of all answers: one more round trip works.
     client.region_read(BAR0, 0, &mut [0; 8]).unwrap();
+}
+
+#[test]
+fn writes_that_wait_are_sent_to_a_peer_that_only_reads() {
+    const WRITES: u64 = 200;
+    const FRAME_BYTES: usize = 16 + 16 + 4096;
+    let (server, mut stream) = negotiated();
+    let write = |n: u64| {
+        server
+            .peer
+            .write_memory(Gpa::new(n << 12), &[n as u8; 4096])
+    };
+    for round in 0..2 {
+        // More than the socket holds.
+        (0..WRITES).for_each(|n| write(n).unwrap());
+        let mut frame = [0; FRAME_BYTES];
+        let limit = Some(Duration::from_secs(10));
+        stream.set_read_timeout(limit).unwrap();
+        for n in 0..WRITES {
+            stream.read_exact(&mut frame).unwrap();
+            assert_eq!(frame[16..24], (n << 12).to_ne_bytes(), "round {round}");
+            assert_eq!(frame[32..], [n as u8; 4096]);
+        }
+    }
+    server.peer.stop();
+    assert_eq!(server.end().unwrap(), End::Stopped);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use rustix::io::Errno;
 use super::{
     outgoing::{PeerHandle, Sent, Shared},
     receiver::{Received, Receiver},
-    session::Session,
-    waiting::Waiting,
+    session::{Session, refuse},
+    waiting::{Waiting, wait_for_room},
 };
 use crate::{
     ClientMemory,
@@ -68,7 +68,6 @@ pub struct Connection {
     shared: Arc<Shared>,
     receiver: Receiver,
     session: Session,
-    waiting: Waiting,
     replies: Vec<u8>,
 }
 
@@ -83,11 +82,12 @@ impl Connection {
         function: Arc<dyn Function>,
         memory: Arc<dyn ClientMemory>,
     ) -> io::Result<Self> {
+        // Sending never waits, and receiving does.
+        stream.set_nonblocking(false)?;
         Ok(Self {
             shared: Arc::new(Shared::new(stream)?),
             receiver: Receiver::new(),
             session: Session::new(function, memory),
-            waiting: Waiting::new(),
             replies: Vec::new(),
         })
     }
@@ -105,14 +105,32 @@ impl Connection {
     /// # Errors
     /// [`ConnectionError`] where the peer or the socket is at fault. It concerns this connection alone.
     pub fn run(mut self) -> Result<End, ConnectionError> {
-        match self.serve() {
+        let end = self.serve();
+        if let Err(error) = &end {
+            self.tell_why(error);
+        }
+        match end {
             // It went while something was being sent to it.
             Err(ConnectionError::Socket(Errno::PIPE | Errno::CONNRESET)) => Ok(End::PeerClosed),
             other => other,
         }
     }
 
+    /// Answers the message that ends the connection, where it was a command, so that its sender has an error to
+    /// report. Nobody waits for it to be read.
+    fn tell_why(&mut self, error: &ConnectionError) {
+        if matches!(error, ConnectionError::Frame(_))
+            && let Some(header) = self.receiver.misfit()
+        {
+            refuse(&mut self.replies, &header, Errno::INVAL);
+        }
+        // Fails only where the peer is gone.
+        let _ = self.send();
+    }
+
     fn serve(&mut self) -> Result<End, ConnectionError> {
+        let mut waiting = Waiting::new();
+        let mut received = Received::Nothing;
         loop {
             let sent = self.handle_received()?;
             if self.shared.is_stopped() {
@@ -121,17 +139,17 @@ impl Connection {
             if self.shared.is_overrun() {
                 return Err(ConnectionError::PeerDoesNotRead);
             }
-            let received = match sent {
-                Sent::All => self.receiver.receive(&self.shared.socket)?,
-                Sent::Waiting => Received::Nothing,
-            };
-            let received = match received {
-                Received::Nothing => self.waiting.wait(&self.shared, &mut self.receiver, sent)?,
-                other => other,
-            };
             if received == Received::End {
                 return Ok(End::PeerClosed);
             }
+            // A peer that has something waiting is not listened to until it reads.
+            received = match sent {
+                Sent::All => waiting.receive(&self.shared, &mut self.receiver)?,
+                Sent::Waiting => {
+                    wait_for_room(&self.shared)?;
+                    Received::Nothing
+                }
+            };
         }
     }
 

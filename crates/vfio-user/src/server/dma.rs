@@ -37,6 +37,14 @@ impl DmaMaps {
             return Err(Errno::INVAL);
         }
         let flags = DmaMapFlags::from_bits(request.flags.get()).ok_or(Errno::INVAL)?;
+        let how = flags & (DmaMapFlags::MAP | DmaMapFlags::FILE_IO);
+        if how == DmaMapFlags::FILE_IO {
+            return Err(Errno::NOTSUP);
+        }
+        if !how.is_empty() && (how != DmaMapFlags::MAP || descriptors.is_empty()) {
+            return Err(Errno::INVAL);
+        }
+        let flags = flags - how;
         let protection = if flags == DmaMapFlags::READ {
             Protection::ReadOnly
         } else if flags == DmaMapFlags::READ | DmaMapFlags::WRITE {
@@ -81,10 +89,14 @@ impl DmaMaps {
             return Err(Errno::INVAL);
         }
         let flags = DmaUnmapFlags::from_bits(request.flags.get()).ok_or(Errno::INVAL)?;
-        if flags.contains(DmaUnmapFlags::GET_DIRTY_BITMAP) {
+        if flags == DmaUnmapFlags::GET_DIRTY_BITMAP {
             return Err(Errno::NOTSUP);
         }
         if flags.contains(DmaUnmapFlags::ALL) {
+            let range = (request.address.get(), request.len_bytes.get());
+            if flags != DmaUnmapFlags::ALL || range != (0, 0) {
+                return Err(Errno::INVAL);
+            }
             memory.unmap_all();
             self.ranges.clear();
             return Ok(());
@@ -230,7 +242,9 @@ mod tests {
         };
         assert_eq!(refused(&mut maps, with_flags(0)), Err(Errno::INVAL));
         assert_eq!(refused(&mut maps, with_flags(2)), Err(Errno::NOTSUP));
-        assert_eq!(refused(&mut maps, with_flags(4)), Err(Errno::INVAL));
+        assert_eq!(refused(&mut maps, with_flags(5)), Err(Errno::INVAL));
+        assert_eq!(refused(&mut maps, with_flags(9)), Err(Errno::NOTSUP));
+        assert_eq!(refused(&mut maps, with_flags(16)), Err(Errno::INVAL));
         assert_eq!(refused(&mut maps, map(u64::MAX - 4095, 4096)), Ok(()));
         let two = [descriptor(), descriptor()].into_iter().flatten().collect();
         assert_eq!(maps.map(&Nothing, &map(0, 4096), two), Err(Errno::INVAL));

@@ -57,14 +57,12 @@ impl Vectors {
             return Err(Errno::INVAL);
         }
         let actions = IrqSetFlags::MASK | IrqSetFlags::UNMASK | IrqSetFlags::TRIGGER;
-        match flags & actions {
-            IrqSetFlags::TRIGGER => {}
-            IrqSetFlags::MASK | IrqSetFlags::UNMASK => return Err(Errno::NOTSUP),
-            _ => return Err(Errno::INVAL),
-        }
-        let kind = flags & !actions;
+        let (action, kind) = (flags & actions, flags & !actions);
         let (start, count) = (request.start.get() as usize, request.count.get() as usize);
-        if kind == IrqSetFlags::DATA_NONE && (start, count) == (0, 0) {
+        if kind != IrqSetFlags::DATA_EVENTFD && !descriptors.is_empty() {
+            return Err(Errno::INVAL);
+        }
+        if flags == IrqSetFlags::TRIGGER | IrqSetFlags::DATA_NONE && (start, count) == (0, 0) {
             if index == MSIX {
                 self.disconnect(0, self.connected.len());
             }
@@ -73,6 +71,12 @@ impl Vectors {
         let end = start.checked_add(count).ok_or(Errno::INVAL)?;
         if index != MSIX || count == 0 || end > self.connected.len() {
             return Err(Errno::INVAL);
+        }
+        match action {
+            IrqSetFlags::TRIGGER => {}
+            // The guest masks a vector in the MSI-X table, which is the function's.
+            IrqSetFlags::MASK | IrqSetFlags::UNMASK => return Err(Errno::NOTSUP),
+            _ => return Err(Errno::INVAL),
         }
         match kind {
             IrqSetFlags::DATA_NONE => self.fire(start..end),

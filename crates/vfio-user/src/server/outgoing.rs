@@ -1,15 +1,17 @@
 use std::{
     collections::VecDeque,
+    net::Shutdown,
     os::{fd::OwnedFd, unix::net::UnixStream},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    thread,
 };
 
 use palisade_units::Gpa;
 use rustix::{
-    event::{EventfdFlags, eventfd},
+    event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
     io::Errno,
     net::{SendFlags, send},
 };
@@ -27,6 +29,15 @@ const PIECE_BYTES: usize = 16 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the peer is gone: nothing can be written to its memory any more")]
 pub struct PeerGone;
+
+/// Who sends what waits, while the connection's thread sleeps until its peer sends something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flusher {
+    /// Nobody: nothing waits, or what waits is the thread's own.
+    None,
+    /// A thread that ends when nothing waits any more.
+    AtWork,
+}
 
 /// Whether something waits to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +68,7 @@ struct Queue {
     /// How much of the first piece is sent.
     head_sent: usize,
     waiting_bytes: usize,
+    flusher: Flusher,
     message_id: u16,
     /// The most that the peer takes in one write.
     max_data_bytes: usize,
@@ -66,7 +78,7 @@ struct Queue {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) socket: UnixStream,
-    /// Readable when the thread shall look at [`Self::is_stopped`] and at what waits.
+    /// Readable when the thread shall look at [`Self::is_stopped`] and [`Self::is_overrun`].
     pub(crate) wake: OwnedFd,
     stopped: AtomicBool,
     unanswered: AtomicU64,
@@ -86,6 +98,7 @@ impl Shared {
                 pieces: VecDeque::new(),
                 head_sent: 0,
                 waiting_bytes: 0,
+                flusher: Flusher::None,
                 message_id: 0,
                 max_data_bytes: MAX_DATA_BYTES as usize,
             }),
@@ -148,9 +161,29 @@ impl Shared {
             .is_ok()
     }
 
+    /// Wakes the connection's thread for the last time: it sleeps until something comes, or until the peer reads.
     fn wake(&self) {
         // Full means that a wake-up is due already.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        // Fails only where the peer was faster.
+        let _ = self.socket.shutdown(Shutdown::Read);
+    }
+
+    /// Sends what waits as the peer reads, until nothing does.
+    fn flush_all(&self) {
+        loop {
+            let mut fds = [PollFd::new(&self.socket, PollFlags::OUT)];
+            let polled = poll(&mut fds, None);
+            let mut queue = self.lock();
+            match (polled, queue.flush(&self.socket)) {
+                (Ok(_) | Err(Errno::INTR), Ok(Sent::Waiting)) => {}
+                // An error shows up in the connection's own thread as well, which ends it.
+                _ => {
+                    queue.flusher = Flusher::None;
+                    return;
+                }
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -216,7 +249,7 @@ pub struct PeerHandle {
 impl PeerHandle {
     /// Asks the peer to write `data` into its memory at `at` (VFIO_USER_DMA_WRITE), which is also how
     /// a message-signalled interrupt reaches a VMM. Never waits: what the socket does not take is
-    /// queued and sent by the connection's thread. Writes of one handle keep their order. The peer's
+    /// queued and sent as the peer reads. Writes of one handle keep their order. The peer's
     /// answer is taken note of and not reported.
     ///
     /// # Errors
@@ -255,10 +288,25 @@ impl PeerHandle {
             let sent = send_some(&self.shared.socket, &messages).map_err(|_| PeerGone)?;
             messages.drain(..sent);
         }
-        if !messages.is_empty() {
-            queue.push(&messages);
-            self.shared.wake();
+        queue.push(&messages);
+        if !queue.pieces.is_empty() && queue.flusher == Flusher::None {
+            self.flush_later(&mut queue)?;
         }
+        Ok(())
+    }
+
+    fn flush_later(&self, queue: &mut Queue) -> Result<(), PeerGone> {
+        let shared = Arc::clone(&self.shared);
+        let started = thread::Builder::new()
+            .name("flush".to_owned())
+            .spawn(move || shared.flush_all());
+        if started.is_err() {
+            // The host has no threads left. The peer can connect anew.
+            queue.state = State::Overrun;
+            self.shared.wake();
+            return Err(PeerGone);
+        }
+        queue.flusher = Flusher::AtWork;
         Ok(())
     }
 

@@ -9,9 +9,10 @@ use rustix::{
     io::Errno,
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg},
 };
+use zerocopy::FromBytes;
 
 use super::ConnectionError;
-use crate::wire::{Cut, Frame, MAX_DESCRIPTORS, MAX_FRAME_BYTES, cut};
+use crate::wire::{Cut, Frame, FrameError, Header, MAX_DESCRIPTORS, MAX_FRAME_BYTES, cut};
 
 /// Room for one message of the greatest size and a good deal of what comes after it.
 const BUFFER_BYTES: usize = 128 << 10;
@@ -26,6 +27,15 @@ pub(crate) enum Received {
     Nothing,
     /// The end of the stream.
     End,
+}
+
+/// What to do where there is nothing to receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Return.
+    None,
+    /// Sleep until there is something, or the socket's receiving side is shut down.
+    Endless,
 }
 
 /// Collects a stream of bytes and descriptors and hands it out as messages.
@@ -54,16 +64,24 @@ impl Receiver {
         }
     }
 
-    /// Takes what the socket has, without waiting.
-    pub(crate) fn receive(&mut self, socket: impl AsFd) -> Result<Received, ConnectionError> {
+    /// Takes what the socket has.
+    pub(crate) fn receive(
+        &mut self,
+        socket: impl AsFd,
+        patience: Patience,
+    ) -> Result<Received, ConnectionError> {
         self.make_room();
+        let wait = match patience {
+            Patience::None => RecvFlags::DONTWAIT,
+            Patience::Endless => RecvFlags::empty(),
+        };
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = recvmsg(
             socket,
             &mut [IoSliceMut::new(&mut self.buffer[self.end..])],
             &mut control,
-            RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC,
+            wait | RecvFlags::CMSG_CLOEXEC,
         );
         let received = match received {
             Ok(received) => received,
@@ -105,6 +123,15 @@ impl Receiver {
                 self.start += frame.len_bytes();
                 Ok(Some((frame, descriptors.unwrap_or_default())))
             }
+        }
+    }
+
+    /// The header of the next message, if no message is of the size that it says.
+    pub(crate) fn misfit(&self) -> Option<Header> {
+        let stream = &self.buffer[self.start..self.end];
+        match cut(stream) {
+            Err(FrameError::Size(_)) => Header::read_from_prefix(stream).ok().map(|it| it.0),
+            _ => None,
         }
     }
 
@@ -169,7 +196,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::wire::{Command, HEADER_BYTES, Header, ReplyWanted, push_frame};
+    use crate::wire::{Command, HEADER_BYTES, ReplyWanted, push_frame};
 
     fn message(id: u16, payload: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
@@ -200,7 +227,7 @@ mod tests {
 
     fn all(receiver: &mut Receiver, socket: &UnixStream) -> Vec<(u16, usize)> {
         let mut out = Vec::new();
-        while receiver.receive(socket).unwrap() == Received::Bytes {
+        while receiver.receive(socket, Patience::None).unwrap() == Received::Bytes {
             while let Some((frame, descriptors)) = receiver.next().unwrap() {
                 out.push((frame.header.message_id.get(), descriptors.len()));
             }
@@ -235,7 +262,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         send(&theirs, &message(1, &[0; 32]), 17);
         let mut receiver = Receiver::new();
-        let refused = receiver.receive(&ours);
+        let refused = receiver.receive(&ours, Patience::None);
         assert!(matches!(refused, Err(ConnectionError::TooManyDescriptors)));
     }
 
@@ -246,10 +273,14 @@ mod tests {
         let bytes = message(1, &[0; 32]);
         for (n, byte) in bytes.chunks(1).enumerate().take(16) {
             send(&theirs, byte, 1);
-            assert_eq!(receiver.receive(&ours).unwrap(), Received::Bytes, "{n}");
+            assert_eq!(
+                receiver.receive(&ours, Patience::None).unwrap(),
+                Received::Bytes,
+                "{n}"
+            );
         }
         send(&theirs, &bytes[16..17], 1);
-        let refused = receiver.receive(&ours);
+        let refused = receiver.receive(&ours, Patience::None);
         assert!(matches!(refused, Err(ConnectionError::TooManyDescriptors)));
     }
 

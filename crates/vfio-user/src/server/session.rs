@@ -14,8 +14,9 @@ use crate::{
     ClientMemory, Region,
     wire::{
         Capabilities, Command, DEVICE_IS_PCI, DEVICE_RESETS, DeviceInfo, DmaMap, DmaUnmap, Frame,
-        HEADER_BYTES, Header, IrqInfo, IrqSet, MAX_DATA_BYTES, REGION_READS, REGION_WRITES,
-        RegionAccess, RegionInfo, ReplyWanted, SingleWrite, Version, WriteMultiHeader,
+        HEADER_BYTES, Header, IrqInfo, IrqSet, Kind, MAX_DATA_BYTES, REGION_READS, REGION_WRITES,
+        RegionAccess, RegionInfo, RegionIoFds, ReplyWanted, SingleWrite, Version, WriteMultiHeader,
+        push_frame,
     },
 };
 
@@ -57,7 +58,11 @@ impl Session {
         replies: &mut Vec<u8>,
     ) -> Result<Option<Capabilities>, ConnectionError> {
         if self.agreed.is_none() {
-            return self.negotiate(frame, replies).map(Some);
+            let agreed = self.negotiate(frame, replies);
+            if agreed.is_err() {
+                refuse(replies, &frame.header, Errno::INVAL);
+            }
+            return agreed.map(Some);
         }
         let start = replies.len();
         replies.extend_from_slice(Header::reply(&frame.header).as_bytes());
@@ -140,19 +145,22 @@ impl Session {
                 Ok(())
             }
             Command::DeviceGetInfo => {
-                let request = exactly::<DeviceInfo>(payload)?;
+                // A client may send all of the room that it has for the reply.
+                let (request, _) = starts_with::<DeviceInfo>(payload)?;
                 has_room(request.argsz.get(), DeviceInfo::ARGSZ)?;
                 out.extend_from_slice(device_info().as_bytes());
                 Ok(())
             }
             Command::DeviceGetRegionInfo => {
-                let request = exactly::<RegionInfo>(payload)?;
+                // A client may send all of the room that it has for the reply.
+                let (request, _) = starts_with::<RegionInfo>(payload)?;
                 has_room(request.argsz.get(), RegionInfo::ARGSZ)?;
                 out.extend_from_slice(self.region_info(request.index.get())?.as_bytes());
                 Ok(())
             }
             Command::DeviceGetIrqInfo => {
-                let request = exactly::<IrqInfo>(payload)?;
+                // A client may send all of the room that it has for the reply.
+                let (request, _) = starts_with::<IrqInfo>(payload)?;
                 has_room(request.argsz.get(), IrqInfo::ARGSZ)?;
                 out.extend_from_slice(self.vectors.info(request.index.get())?.as_bytes());
                 Ok(())
@@ -175,7 +183,8 @@ impl Session {
             Command::MigrationDataWrite => self.features.migrating.write(payload),
             // Once is enough, and the other two go the other way.
             Command::Version | Command::DmaRead | Command::DmaWrite => Err(Errno::INVAL),
-            Command::DeviceGetRegionIoFds | Command::DirtyPages => Err(Errno::NOTSUP),
+            Command::DeviceGetRegionIoFds => self.region_io_fds(payload, out),
+            Command::DirtyPages => Err(Errno::NOTSUP),
         }
     }
 
@@ -205,12 +214,33 @@ impl Session {
         })
     }
 
+    /// Tells by which descriptors a region can be reached: by none.
+    fn region_io_fds(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Errno> {
+        let request = exactly::<RegionIoFds>(payload)?;
+        let argsz = request.argsz.get();
+        has_room(argsz, RegionIoFds::ARGSZ)?;
+        let region = Region::from_index(request.index.get()).ok_or(Errno::INVAL)?;
+        let asks = (request.flags.get(), request.count.get());
+        if argsz > MAX_DATA_BYTES || asks != (0, 0) || self.region_len_bytes(region) == 0 {
+            return Err(Errno::INVAL);
+        }
+        let reply = RegionIoFds {
+            argsz: RegionIoFds::ARGSZ.into(),
+            ..request
+        };
+        out.extend_from_slice(reply.as_bytes());
+        Ok(())
+    }
+
     /// Where an access goes, after the checks that the function need not make.
     fn target(&self, offset_bytes: u64, region: u32, count: u32) -> Result<Target, Errno> {
         let region = Region::from_index(region).ok_or(Errno::INVAL)?;
         let end = offset_bytes.checked_add(count.into()).ok_or(Errno::INVAL)?;
-        if count == 0 || count > MAX_DATA_BYTES || end > self.region_len_bytes(region) {
+        if count > MAX_DATA_BYTES || end > self.region_len_bytes(region) {
             return Err(Errno::INVAL);
+        }
+        if count == 0 {
+            return Ok(Target::Nothing);
         }
         match region {
             Region::Bar(bar) => Ok(Target::Bar(bar, offset_bytes)),
@@ -223,6 +253,7 @@ impl Session {
 
     fn write(&self, target: Target, data: &[u8]) -> Result<(), Errno> {
         match target {
+            Target::Nothing => Ok(()),
             Target::Bar(bar, offset_bytes) => self
                 .function
                 .bar_write(bar, offset_bytes, data)
@@ -242,6 +273,7 @@ impl Session {
         let data = out.len();
         out.resize(data + count as usize, 0);
         match target {
+            Target::Nothing => Ok(()),
             Target::Bar(bar, offset_bytes) => self
                 .function
                 .bar_read(bar, offset_bytes, &mut out[data..])
@@ -294,6 +326,8 @@ impl Session {
 
 #[derive(Clone, Copy)]
 enum Target {
+    /// An access of no bytes, of which the function does not hear.
+    Nothing,
     Bar(Bar, u64),
     Config(u16),
 }
@@ -304,6 +338,13 @@ fn device_info() -> DeviceInfo {
         flags: (DEVICE_RESETS | DEVICE_IS_PCI).into(),
         regions: Region::COUNT.into(),
         irqs: IRQ_TYPES.into(),
+    }
+}
+
+/// Appends the reply to a command that is refused, if it wants one.
+pub(super) fn refuse(replies: &mut Vec<u8>, to: &Header, errno: Errno) {
+    if to.kind() == Some(Kind::Command) && to.reply_wanted() == ReplyWanted::Yes {
+        push_frame(replies, Header::refusal(to, errno), &[]);
     }
 }
 

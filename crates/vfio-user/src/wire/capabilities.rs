@@ -89,6 +89,12 @@ impl Capabilities {
                 Some(_) => return Err(BadCapabilities("`migration` must be an object")),
             },
         };
+        if parsed
+            .migration_page_bytes
+            .is_some_and(|it| !it.is_power_of_two())
+        {
+            return Err(BadCapabilities("`pgsize` must be a power of two"));
+        }
         if parsed.max_data_bytes < 8 {
             return Err(BadCapabilities("`max_data_xfer_size` must be at least 8"));
         }
@@ -168,6 +174,7 @@ mod tests {
             b"{\"capabilities\":{\"pgsizes\":2097152}}\0",
             b"{\"capabilities\":{\"migration\":true}}\0",
             b"{\"capabilities\":{\"migration\":{\"pgsize\":\"4k\"}}}\0",
+            b"{\"capabilities\":{\"migration\":{\"pgsize\":4095}}}\0",
             b"\xff\xfe\0",
             &deep,
         ] {

@@ -21,7 +21,7 @@ pub use migration::{DeviceState, MigrationData, MigrationFlags, MigrationState, 
 pub use payload::{
     DEVICE_IS_PCI, DEVICE_RESETS, DeviceInfo, DmaAccess, DmaMap, DmaMapFlags, DmaUnmap,
     DmaUnmapFlags, IRQ_IS_EVENTFD, IrqInfo, IrqSet, IrqSetFlags, REGION_READS, REGION_WRITES,
-    RegionAccess, RegionInfo, SingleWrite, Version, WriteMultiHeader,
+    RegionAccess, RegionInfo, RegionIoFds, SingleWrite, Version, WriteMultiHeader,
 };
 
 /// The most bytes that one read or write may carry, which each side says in its capabilities.

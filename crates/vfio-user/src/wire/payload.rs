@@ -60,6 +60,11 @@ bitflags::bitflags! {
         const READ = 1;
         /// Write.
         const WRITE = 2;
+        /// The descriptor is to be mapped, as it is without this flag too. Beyond the revision that is followed
+        /// here; libvfio-user has it.
+        const MAP = 4;
+        /// The descriptor is to be read and written; not offered.
+        const FILE_IO = 8;
     }
 }
 
@@ -83,7 +88,7 @@ bitflags::bitflags! {
     pub struct DmaUnmapFlags: u32 {
         /// Report which pages were written; not offered.
         const GET_DIRTY_BITMAP = 1;
-        /// Everything, whatever the range says.
+        /// Everything; the range is empty and at 0.
         const ALL = 2;
     }
 }
@@ -122,6 +127,21 @@ payload! {
         len_bytes: U64,
         /// Where to map it; it cannot be mapped.
         offset_bytes: U64,
+    }
+}
+
+payload! {
+    /// DEVICE_GET_REGION_IO_FDS and its reply, which names no descriptor (vfio-user,
+    /// VFIO_USER_DEVICE_GET_REGION_IO_FDS).
+    RegionIoFds, 16, {
+        /// The most that the reply may take; in the reply, what it takes.
+        argsz: U32,
+        /// Nothing.
+        flags: U32,
+        /// The region.
+        index: U32,
+        /// How many descriptions follow: none.
+        count: U32,
     }
 }
 
