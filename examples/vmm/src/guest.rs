@@ -1,8 +1,8 @@
 //! The guest's side of the unit, as the VMM reads and writes it.
 
-use palisade_container::Process;
+use palisade_container::{Invalidate, Process};
 use palisade_iommu::{ExtendedAccessed, Fault, Levels, PageRequest, SupervisorRequests};
-use palisade_units::{Gpa, GuestPasid, Iova};
+use palisade_units::{Gpa, GuestPasid, HostPasid, Iova};
 
 /// What the vIOMMU needs of the rest of the VMM.
 pub trait Guest {
@@ -49,23 +49,32 @@ pub enum Invalidation {
     /// IOTLB, everything that a PASID translates.
     Process(GuestPasid),
     /// IOTLB, pages.
-    Pages {
-        /// Whose.
-        pasid: GuestPasid,
-        /// Where they start: a multiple of their length.
-        at: Iova,
-        /// A power of two, 4 KiB at least.
-        len_bytes: u64,
-    },
+    Pages(Pages),
     /// IOTLB, the domain or everything.
     All,
     /// Device TLB, pages. The host sends it to the devices.
-    PagesInDevices {
-        /// Whose.
-        pasid: GuestPasid,
-        /// Where they start: a multiple of their length.
-        at: Iova,
-        /// A power of two, 4 KiB at least.
-        len_bytes: u64,
-    },
+    PagesInDevices(Pages),
+}
+
+/// Pages of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pages {
+    /// Whose.
+    pub pasid: GuestPasid,
+    /// Where they start: a multiple of their length.
+    pub at: Iova,
+    /// Their length together: a power of two, 4 KiB at least.
+    pub len_bytes: u64,
+}
+
+impl Pages {
+    /// The same by the host's PASID, as the host has to be told.
+    pub(crate) fn of(self, host: HostPasid) -> Invalidate {
+        Invalidate::Pages {
+            pasid: Some(host),
+            at: self.at,
+            granule_bytes: self.len_bytes,
+            count: 1,
+        }
+    }
 }

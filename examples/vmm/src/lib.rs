@@ -7,5 +7,5 @@
 mod guest;
 mod viommu;
 
-pub use guest::{Guest, Invalidation, PasidEntry};
+pub use guest::{Guest, Invalidation, Pages, PasidEntry};
 pub use viommu::Viommu;

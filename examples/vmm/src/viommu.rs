@@ -85,41 +85,25 @@ impl Viommu {
         what: Invalidation,
         guest: &impl Guest,
     ) -> Result<(), ClientError> {
-        let (pasid, which, at, len_bytes) = match what {
+        let known = |pasid| self.bound.get(&pasid).copied();
+        let (which, what) = match what {
             Invalidation::PasidEntry(pasid) => return self.look_at(pasid, guest),
             Invalidation::PasidTable => return self.look_at_all(guest),
-            Invalidation::All => {
-                return self.client.invalidate(Which::Translations, Invalidate::All);
-            }
+            Invalidation::All => (Which::Translations, Some(Invalidate::All)),
             Invalidation::Process(pasid) => {
-                // A guest may name what it never entered; nothing of that is cached.
-                let Some(pasid) = self.bound.get(&pasid) else {
-                    return Ok(());
-                };
-                let all_of_it = Invalidate::Pasid(*pasid);
-                return self.client.invalidate(Which::Translations, all_of_it);
+                (Which::Translations, known(pasid).map(Invalidate::Pasid))
             }
-            Invalidation::Pages {
-                pasid,
-                at,
-                len_bytes,
-            } => (pasid, Which::Translations, at, len_bytes),
-            Invalidation::PagesInDevices {
-                pasid,
-                at,
-                len_bytes,
-            } => (pasid, Which::InDevices, at, len_bytes),
+            Invalidation::Pages(pages) => {
+                let of = known(pages.pasid);
+                (Which::Translations, of.map(|host| pages.of(host)))
+            }
+            Invalidation::PagesInDevices(pages) => {
+                let of = known(pages.pasid);
+                (Which::InDevices, of.map(|host| pages.of(host)))
+            }
         };
-        let Some(pasid) = self.bound.get(&pasid) else {
-            return Ok(());
-        };
-        let pages = Invalidate::Pages {
-            pasid: Some(*pasid),
-            at,
-            granule_bytes: len_bytes,
-            count: 1,
-        };
-        self.client.invalidate(which, pages)
+        // A guest may name what it never entered; nothing of that is cached.
+        what.map_or(Ok(()), |what| self.client.invalidate(which, what))
     }
 
     /// Does for a PASID what its entry in the guest's table says now: the guest is in caching mode, so that it tells of
@@ -134,13 +118,12 @@ impl Viommu {
             None => self.client.alloc_pasid(PasidRange::ALL)?,
         };
         self.bound.insert(pasid, host);
-        self.client
-            .bind(host, Some(pasid), entry.into())
-            .or_else(|error| {
-                // What was bound before must not stay either: the guest takes it for replaced.
-                self.give_up(pasid)?;
-                Err(error)
-            })
+        let bound = self.client.bind(host, Some(pasid), entry.into());
+        if bound.is_err() {
+            // What was bound before must not stay either: the guest takes it for replaced.
+            self.give_up(pasid)?;
+        }
+        bound
     }
 
     /// Frees a PASID, which unbinds and drains it first, and answers the page requests that are open.
@@ -158,8 +141,8 @@ impl Viommu {
         known.into_iter().fold(Ok(()), look)
     }
 
-    /// A page group response descriptor. The guest may answer what it was never asked, or twice: ENOENT, which
-    /// the specification has the unit pass over.
+    /// A page group response descriptor. The guest may answer what it was never asked, or twice: ENOENT,
+    /// and nothing has happened.
     ///
     /// # Errors
     /// The host's refusal.

@@ -23,7 +23,7 @@ use palisade_iommu::{
 };
 use palisade_units::{Access, Gpa, GuestPasid, HostPasid, Iova};
 use tempfile::TempDir;
-use vmm::{Guest, Invalidation, PasidEntry, Viommu};
+use vmm::{Guest, Invalidation, Pages, PasidEntry, Viommu};
 
 const SOON: Duration = Duration::from_millis(100);
 const LONG: Duration = Duration::from_secs(30);
@@ -149,14 +149,14 @@ fn r41_nothing_stale_is_used_after_an_invalidation() {
     let mut port = rig.world.function.port();
     rig.world.ram.store_u64(0x2000, 0xb2).unwrap();
     let pages = [(0x2000, 0xb2), (0x1000, 0xa1), (0x2000, 0xb2)];
-    let (pasid, at, len_bytes) = (guest(5), Iova::new(BUFFER), 0x1000);
+    let buffer = Pages {
+        pasid: guest(5),
+        at: Iova::new(BUFFER),
+        len_bytes: 0x1000,
+    };
     let ways = [
-        Invalidation::Pages {
-            pasid,
-            at,
-            len_bytes,
-        },
-        Invalidation::Process(pasid),
+        Invalidation::Pages(buffer),
+        Invalidation::Process(buffer.pasid),
         Invalidation::All,
     ];
     let mut before = read(&mut port, host, BUFFER);
@@ -167,29 +167,22 @@ fn r41_nothing_stale_is_used_after_an_invalidation() {
         before = read(&mut port, host, BUFFER);
         assert_eq!(before, Some(holds), "{way:?}");
     }
-    rig.invalidate(Invalidation::PagesInDevices {
-        pasid,
-        at,
-        len_bytes,
-    });
+    rig.invalidate(Invalidation::PagesInDevices(buffer));
 }
 
 #[test]
 fn r12_a_guest_may_name_what_it_never_entered() {
     let mut rig = Rig::with_function();
-    let (pasid, at, len_bytes) = (guest(77), Iova::new(0), 0x1000);
+    let pasid = guest(77);
+    let pages = Pages {
+        pasid,
+        at: Iova::new(0),
+        len_bytes: 0x1000,
+    };
     rig.invalidate(Invalidation::PasidEntry(pasid));
     rig.invalidate(Invalidation::Process(pasid));
-    rig.invalidate(Invalidation::Pages {
-        pasid,
-        at,
-        len_bytes,
-    });
-    rig.invalidate(Invalidation::PagesInDevices {
-        pasid,
-        at,
-        len_bytes,
-    });
+    rig.invalidate(Invalidation::Pages(pages));
+    rig.invalidate(Invalidation::PagesInDevices(pages));
     let (group, answer) = (GroupIndex::new(3), PageResponse::Success);
     let nobody_asked = rig
         .viommu

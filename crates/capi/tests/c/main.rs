@@ -12,3 +12,4 @@ mod common;
 mod example;
 mod host;
 mod installed;
+mod page;
