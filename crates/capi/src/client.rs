@@ -9,10 +9,9 @@ use palisade_container::ClientError;
 use palisade_ioasid::PasidRange;
 use palisade_units::{GuestPasid, HostPasid};
 use palisade_vfio::Abi;
-use rustix::io::Errno;
 use safer_ffi::prelude::*;
 
-use crate::error::{Failure, call, give_back, needed};
+use crate::error::{Failure, call, give_back, locked, needed};
 
 /// The first form of the requests.
 #[ffi_export]
@@ -31,22 +30,13 @@ pub struct Client {
     inner: Mutex<palisade_container::Client>,
 }
 
-/// A call's way to its connection: the client, or why there is none.
-pub(crate) type GivenClient<'a> = Option<&'a Client>;
-
 /// Makes one call of the client.
 pub(crate) fn with<T>(
-    client: GivenClient<'_>,
+    client: Option<&Client>,
     body: impl FnOnce(&mut palisade_container::Client) -> Result<T, ClientError>,
 ) -> Result<T, Failure> {
     let client = needed(client, "the client")?;
-    let Ok(mut client) = client.inner.lock() else {
-        return Err(Failure::new(
-            Errno::NOTRECOVERABLE,
-            "an earlier call on this client met a bug in the library",
-        ));
-    };
-    Ok(body(&mut client)?)
+    Ok(body(&mut *locked(&client.inner)?)?)
 }
 
 pub(crate) fn host(pasid: u32) -> Result<HostPasid, Failure> {

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, MutexGuard};
 
 use palisade_container::ClientError;
 use rustix::io::Errno;
@@ -64,6 +65,13 @@ pub(crate) fn call(body: impl FnOnce() -> Result<i32, Failure>) -> i32 {
     })
 }
 
+/// What is behind a handle's lock, unless a panic left it half done.
+pub(crate) fn locked<T>(handle: &Mutex<T>) -> Result<MutexGuard<'_, T>, Failure> {
+    let broken = "an earlier call on this handle met a bug in the library";
+    let locked = handle.lock();
+    locked.map_err(|_| Failure::new(Errno::NOTRECOVERABLE, broken))
+}
+
 /// Gives something back, which cannot fail.
 pub(crate) fn give_back<T>(what: T) {
     let _ = catch_unwind(AssertUnwindSafe(|| drop(what)));
@@ -113,6 +121,24 @@ mod tests {
     fn a_panic_is_an_errno() {
         assert_eq!(call(|| panic!("a test's")), -131);
         assert_eq!(last().as_deref(), Some("a bug in the library"));
+    }
+
+    #[test]
+    fn what_a_panic_left_half_done_is_not_used_again() {
+        let handle = Mutex::new(0);
+        let add = |then: fn()| {
+            call(|| {
+                let mut number = locked(&handle)?;
+                *number += 1;
+                then();
+                Ok(*number)
+            })
+        };
+        assert_eq!(add(|| {}), 1);
+        assert_eq!(add(|| panic!("a test's")), -131);
+        assert_eq!(add(|| {}), -131);
+        let why = "an earlier call on this handle met a bug in the library";
+        assert_eq!(last().as_deref(), Some(why));
     }
 
     #[test]

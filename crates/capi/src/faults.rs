@@ -1,17 +1,16 @@
 //! The faults and page requests of a client's functions.
 
 use std::os::fd::AsRawFd;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use palisade_iommu::{Ats, GroupIndex, PageResponse, PlaceInGroup};
 use palisade_units::GuestPasid;
 use palisade_vfio::FaultRecord;
-use rustix::io::Errno;
 use safer_ffi::prelude::*;
 
 use crate::client::{Client, PALISADE_NO_PASID, guest, with};
-use crate::error::{Failure, call, give_back, needed};
+use crate::error::{Failure, call, give_back, locked, needed};
 use crate::functions::place;
 
 /// A record: a request was refused.
@@ -84,17 +83,6 @@ pub struct FaultQueue {
     eventfd: i32,
 }
 
-impl FaultQueue {
-    fn lock(&self) -> Result<MutexGuard<'_, palisade_container::FaultQueue>, Failure> {
-        self.inner.lock().map_err(|_| {
-            Failure::new(
-                Errno::NOTRECOVERABLE,
-                "an earlier call on this queue met a bug in the library",
-            )
-        })
-    }
-}
-
 /// Has faults and page requests delivered, as long as this connection lasts. `*queue` is for `palisade_free_fault_queue` to
 /// take back, before the client or after it; it is null where this fails.
 ///
@@ -134,7 +122,7 @@ pub fn palisade_fault_eventfd(queue: Option<&FaultQueue>) -> i32 {
 pub fn palisade_take_fault(queue: Option<&FaultQueue>, record: Option<Out<'_, Record>>) -> i32 {
     call(|| {
         let (queue, record) = (needed(queue, "the queue")?, needed(record, "the record")?);
-        let taken = queue.lock()?.take();
+        let taken = locked(&queue.inner)?.take();
         Ok(give(taken, record))
     })
 }
@@ -150,7 +138,7 @@ pub fn palisade_wait_fault(
     call(|| {
         let (queue, record) = (needed(queue, "the queue")?, needed(record, "the record")?);
         let timeout = u64::try_from(timeout_ms).map_or(Duration::MAX, Duration::from_millis);
-        let taken = queue.lock()?.wait(timeout)?;
+        let taken = locked(&queue.inner)?.wait(timeout)?;
         Ok(give(taken, record))
     })
 }
@@ -161,7 +149,7 @@ pub fn palisade_lost_faults(queue: Option<&FaultQueue>, lost: Option<Out<'_, u64
     call(|| {
         let queue = needed(queue, "the queue")?;
         let lost = needed(lost, "where the number goes")?;
-        lost.write(queue.lock()?.lost());
+        lost.write(locked(&queue.inner)?.lost());
         Ok(0)
     })
 }

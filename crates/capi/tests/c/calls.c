@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,6 +106,28 @@ static void nothing_is_refused(palisade_client_t *vmm)
     IS(-EINVAL, palisade_ioasid_free(vmm, UINT32_MAX));
 }
 
+/* One of several threads with one client. Reasons are each thread's own. */
+static void *take_and_give(void *client)
+{
+    palisade_client_t *vmm = client;
+    uint32_t pasid;
+    IS(1, palisade_last_error() == NULL);
+    for (int i = 0; i < 50; i++) {
+        IS(0, palisade_alloc_pasid(vmm, 1, 0xfffff, &pasid));
+        IS(-ENOENT, palisade_unbind(vmm, pasid));
+        IS(0, palisade_free_pasid(vmm, pasid));
+    }
+    return NULL;
+}
+
+/* One that waits at the queue meanwhile, for something that does not come. */
+static void *wait_for_nothing(void *queue)
+{
+    palisade_record_t record;
+    IS(0, palisade_wait_fault(queue, 200, &record));
+    return NULL;
+}
+
 int main(int count, char **arguments)
 {
     if (count != 3)
@@ -199,6 +222,13 @@ int main(int count, char **arguments)
     IS(-ENOSPC, palisade_ioasid_alloc(vmm, 40, 40, &other));
     IS(0, palisade_ioasid_free(vmm, pasid));
     IS(-ENOENT, palisade_ioasid_free(vmm, pasid));
+
+    pthread_t threads[5];
+    for (int i = 0; i < 5; i++) {
+        IS(0, pthread_create(&threads[i], NULL, i ? take_and_give : wait_for_nothing, i ? (void *)vmm : (void *)queue));
+    }
+    for (int i = 0; i < 5; i++)
+        IS(0, pthread_join(threads[i], NULL));
 
     uint64_t unmapped = 0;
     IS(-ENOENT, palisade_unmap(vmm, 0, 4096));

@@ -42,11 +42,13 @@ pub(crate) fn flags(of: &[&str]) -> Vec<String> {
 /// Compiles a program with everything that gcc may complain of.
 pub(crate) fn compile(source: &Path, program: &Path, library: &[impl AsRef<OsStr>]) {
     let mut gcc = Command::new("gcc");
-    gcc.args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-O1", "-o"])
-        .arg(program)
-        .arg(source)
-        .args(flags(&["--cflags"]))
-        .args(library);
+    gcc.args([
+        "-std=c11", "-Wall", "-Wextra", "-Werror", "-O1", "-pthread", "-o",
+    ])
+    .arg(program)
+    .arg(source)
+    .args(flags(&["--cflags"]))
+    .args(library);
     output(&mut gcc);
 }
 
