@@ -119,3 +119,12 @@ fn the_library_goes_by_the_name_of_its_interface() {
     assert_eq!(flags(&["--modversion"]), [version]);
     assert_eq!(flags(&["--variable=prefix"]), [prefix().to_str().unwrap()]);
 }
+
+#[test]
+fn the_library_asks_for_no_stack_that_can_be_executed() {
+    let library = library_folder().join("libpalisade.so");
+    let segments = output(Command::new("readelf").arg("-lW").arg(&library));
+    let stack = segments.lines().find(|line| line.contains("GNU_STACK"));
+    let flags = stack.and_then(|line| line.split_whitespace().rev().nth(1));
+    assert_eq!(flags, Some("RW"), "{segments}");
+}
