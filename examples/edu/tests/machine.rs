@@ -184,7 +184,7 @@ fn the_launchers_file_names_the_sockets_that_are_served() {
         panic!("one tenant");
     };
     let main = include_str!("../src/main.rs");
-    for socket in [&tenant.unit.socket, &tenant.functions[0].socket] {
+    for socket in [tenant.iommu.socket(), &tenant.functions[0].socket] {
         let name = socket.file_name().unwrap().to_str().unwrap();
         assert!(main.contains(&format!("folder.join({name:?})")), "{name}");
     }
