@@ -154,11 +154,13 @@ impl<P: PasidPolicy> DsaFunction<P> {
         self.check_queue(state, &config)?;
         let privileged = self.pasid_capability().privileged;
         let rules = rules(number, &config, privileged);
+        let mut tag = None;
         if config.mode.dedicated() {
             let name = name_of(&config).map_err(|_| CommandError::PASID_INVALID)?;
             let identity = self
                 .resolve(name, EntryPoint::QueueConfig)
                 .map_err(|_| CommandError::PASID_INVALID)?;
+            tag = identity.tag;
             lane.open(Some(self.session(identity, name, &config, rules)));
             locked(port).open(Open::Dedicated {
                 size: config.size,
@@ -177,6 +179,7 @@ impl<P: PasidPolicy> DsaFunction<P> {
         if let Some(words) = state.queues.get_mut(place) {
             words.enabled = true;
             words.privileged = privileged;
+            words.tag = tag;
         }
         Ok(())
     }
@@ -297,6 +300,7 @@ impl<P: PasidPolicy> DsaFunction<P> {
                 lane.forget();
                 words.enabled = false;
                 words.privileged = Switch::Off;
+                words.tag = None;
             }
         }
     }

@@ -9,6 +9,7 @@ mod policy;
 mod portal;
 mod saved;
 mod shape;
+mod stale;
 mod state;
 
 use std::sync::atomic::{AtomicBool, Ordering};

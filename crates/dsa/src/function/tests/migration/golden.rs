@@ -27,14 +27,14 @@ fn check(name: &str, machine: &Machine) {
 
 #[test]
 fn a_function_after_reset() {
-    check("function-v1-reset.bin", &Machine::new(0));
+    check("function-v2-reset.bin", &Machine::new(0));
 }
 
 #[test]
 fn a_function_that_has_halted() {
     let machine = Machine::with(0, &[dedicated(5)]);
     machine.driver.function.config_write(4, &[2, 0]);
-    check("function-v1-halted.bin", &machine);
+    check("function-v2-halted.bin", &machine);
 }
 
 /// Something of everything: a state for the hostile tests, too.
@@ -92,5 +92,23 @@ pub(super) fn at_work() -> Machine {
 
 #[test]
 fn a_function_at_work() {
-    check("function-v1-working.bin", &at_work());
+    check("function-v2-working.bin", &at_work());
+}
+
+/// The version before had no PASIDs that mean nothing any more.
+#[test]
+fn what_the_version_before_wrote_is_read() {
+    for name in ["reset", "halted", "working"] {
+        let old = std::fs::read(file(&format!("function-v1-{name}.bin"))).unwrap();
+        let new = std::fs::read(file(&format!("function-v2-{name}.bin"))).unwrap();
+        let machine = Machine::new(9);
+        machine.migration().stop();
+        machine.migration().restore(&old).unwrap();
+        assert!(machine.migration().save().unwrap() == new, "{name}");
+    }
+}
+
+#[test]
+fn a_function_whose_pasids_are_gone() {
+    check("function-v2-stale.bin", &super::stale::left_over());
 }
