@@ -5,13 +5,15 @@ use palisade_iommu::Privilege;
 use palisade_units::{GuestPasid, PasidOutOfRange};
 
 use super::portal::{Open, Shared};
+use super::read_buffers::check_read_buffers;
 use super::shape::{MAX_BATCH_SHIFT, MAX_TRANSFER_SHIFT};
 use super::state::{After, Completion, QueueWords, Running, State, UseOf, Work};
 use super::{DsaFunction, EntryPoint, PasidPolicy, Shape};
 use crate::lock::locked;
 use crate::session::Rules;
 use crate::spec::{
-    Command, CommandError, CommandStatus, DeviceState, ErrorCode, QueueConfig, SoftwareError,
+    Command, CommandError, CommandStatus, DeviceState, ErrorCode, GeneralConfig, QueueConfig,
+    SoftwareError,
 };
 use crate::{Client, Identity, PasidUse, Session, Settled, Switch};
 
@@ -130,6 +132,8 @@ impl<P: PasidPolicy> DsaFunction<P> {
             return Err(CommandError::BUS_MASTER_OFF);
         }
         check_configuration(&state.layout().shape, &state.queues, &state.groups)?;
+        let general = GeneralConfig::from_bits(state.general_config);
+        check_read_buffers(general, &state.groups)?;
         state.device = DeviceState::Enabled;
         Ok(())
     }

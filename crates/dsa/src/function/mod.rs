@@ -7,6 +7,7 @@ pub mod map;
 mod migration;
 mod policy;
 mod portal;
+mod read_buffers;
 mod saved;
 mod shape;
 mod stale;

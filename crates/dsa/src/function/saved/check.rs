@@ -10,12 +10,13 @@ use crate::check::{Origin, check};
 use crate::function::command::{check_configuration, check_queue, name_of, rules};
 use crate::function::map::{AccessClass, TABLES, Table};
 use crate::function::portal::SLOTS;
+use crate::function::read_buffers::check_read_buffers;
 use crate::function::shape::Layout;
 use crate::function::stale::Stale;
 use crate::function::state::{After, QueueWords};
 use crate::session::Rules;
 use crate::spec::{
-    CommandStatus, Descriptor, DeviceState, Flags, GeneralControl, InterruptCause,
+    CommandStatus, Descriptor, DeviceState, Flags, GeneralConfig, GeneralControl, InterruptCause,
     InterruptPermission, Opcode, QueueMode, REGISTERS_BYTES, SoftwareError, register,
 };
 use crate::task::{Batch, BegunTask, Stage};
@@ -40,7 +41,9 @@ impl FunctionState {
         )?;
         let words: Vec<QueueWords> = self.queues.iter().map(QueueState::queue_words).collect();
         if device != DeviceState::Disabled {
+            let general = GeneralConfig::from_bits(self.registers.general_config);
             check_configuration(&layout.shape, &words, &self.groups)
+                .and_then(|()| check_read_buffers(general, &self.groups))
                 .map_err(|_| "the device cannot be enabled with this configuration")?;
         }
         for (number, (queue, words)) in (0..).zip(self.queues.iter().zip(&words)) {

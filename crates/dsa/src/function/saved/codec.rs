@@ -91,8 +91,8 @@ pub(in crate::function) fn max_len_bytes(layout: &Layout) -> usize {
 
 /// The version of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
-    /// It does not know of PASIDs that mean nothing any more: all are looked for. It is still read.
+pub(super) enum Version {
+    /// It does not know of PASIDs that mean nothing any more: all are looked for; nor of read buffers. It is still read.
     One = 1,
     /// The one that is written.
     Two = 2,
@@ -128,7 +128,7 @@ pub(super) fn encode(state: &FunctionState, layout: &Layout) -> Vec<u8> {
     encode_as(Version::Two, state, layout)
 }
 
-fn encode_as(version: Version, state: &FunctionState, layout: &Layout) -> Vec<u8> {
+pub(super) fn encode_as(version: Version, state: &FunctionState, layout: &Layout) -> Vec<u8> {
     let mut body = Sections::default();
     body.add(kind::SHAPE, &shape_bytes(layout));
     body.add(kind::CONFIG, &state.config[..]);
@@ -268,13 +268,16 @@ pub(super) fn decode(bytes: &[u8], layout: &Layout) -> Result<FunctionState, Unr
         Err(Unreadable::Version(1)) => (Version::One, format(layout, Version::One).body(bytes)?),
         body => (Version::Two, body?),
     };
-    let state = decode_body(body, version, layout).map_err(Unreadable::Senseless)?;
-    state.check(layout).map_err(Unreadable::Senseless)?;
+    let mut state = decode_body(body, version, layout).map_err(Unreadable::Senseless)?;
     if encode_as(version, &state, layout) != bytes {
         return Err(Unreadable::Senseless(
             "it is not written as a function writes it",
         ));
     }
+    if version == Version::One {
+        state.clear_read_buffers();
+    }
+    state.check(layout).map_err(Unreadable::Senseless)?;
     Ok(state)
 }
 

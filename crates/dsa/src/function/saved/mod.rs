@@ -107,6 +107,12 @@ impl FunctionState {
         codec::encode(self, layout)
     }
 
+    /// The bytes as they were before there was more to say.
+    #[cfg(test)]
+    pub(super) fn to_bytes_of_version_one(&self, layout: &Layout) -> Vec<u8> {
+        codec::encode_as(codec::Version::One, self, layout)
+    }
+
     /// The state of bytes, of a function of this shape. What it allocates is bounded by their number.
     pub(super) fn from_bytes(bytes: &[u8], layout: &Layout) -> Result<Self, Unreadable> {
         codec::decode(bytes, layout)

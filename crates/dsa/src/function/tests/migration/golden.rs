@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use zerocopy::IntoBytes;
 
 use super::*;
+use crate::function::saved::FunctionState;
+use crate::function::shape::Layout;
 use crate::spec::InterruptPermission;
 
 /// Writes the files anew when set. Only a new version of the format may change them.
@@ -106,6 +108,33 @@ fn what_the_version_before_wrote_is_read() {
         machine.migration().restore(&old).unwrap();
         assert!(machine.migration().save().unwrap() == new, "{name}");
     }
+}
+
+/// What stood in the bits of read buffers before there were any had no effect, and no bounds.
+#[test]
+fn what_the_version_before_kept_of_read_buffers_is_gone() {
+    let layout = Layout::new(Shape::default(), 8);
+    let new = at_work().stop_and_save();
+    let mut state = FunctionState::from_bytes(&new, &layout).unwrap();
+    state.registers.general_config = 0xff;
+    state.groups[1][10] = u32::MAX;
+    state.groups[1][11] = u32::MAX;
+    assert!(FunctionState::from_bytes(&state.to_bytes(&layout), &layout).is_err());
+    let old = state.to_bytes_of_version_one(&layout);
+    let mut read = FunctionState::from_bytes(&old, &layout).unwrap();
+    assert_eq!(read.groups[1][10], 0x3f, "traffic classes");
+    read.groups[1][10] = 0;
+    assert!(read.to_bytes(&layout) == new);
+}
+
+#[test]
+fn a_function_with_read_buffers() {
+    let machine = Machine::new(0);
+    machine.driver.write(register::GENCFG, 96);
+    machine.driver.write(GROUPS + 40, 0x0600_1089);
+    machine.driver.write(GROUPS + 64 + 40, 0x0200_2009);
+    machine.driver.set_up(&[dedicated(5)]);
+    check("function-v2-read-buffers.bin", &machine);
 }
 
 #[test]
