@@ -19,7 +19,7 @@ use super::stale::Stale;
 use super::state::{QueueWords, State, UseOf, Waiting, Work};
 use super::{DsaFunction, EntryPoint, PasidPolicy, PasidRefused};
 use crate::lock::locked;
-use crate::spec::{CommandStatus, Descriptor, InterruptPermission, Portal};
+use crate::spec::{CommandStatus, Descriptor, InterruptPermission};
 use crate::task::LaneWork;
 use crate::{Client, Identity, Lane, PasidUse, Session};
 
@@ -199,30 +199,6 @@ impl<P: PasidPolicy> DsaFunction<P> {
         }
         drop(state);
         self.submit(target, descriptor)
-    }
-
-    /// Whether a stopped function's queue takes one more. Where the writer does not learn that, it does.
-    fn has_room(&self, state: &State, target: Target) -> bool {
-        let index = usize::from(target.queue);
-        let (Some(words), Some(lane)) = (state.queues.get(index), self.lanes.get(index)) else {
-            return true;
-        };
-        let config = words.config();
-        if !words.enabled || config.mode.dedicated() {
-            return true;
-        }
-        let limit = match target.portal {
-            Portal::Limited => config.threshold,
-            Portal::Unlimited => config.size,
-        };
-        let unfinished = match &state.waiting {
-            None => usize::try_from(lane.pending()).unwrap_or(usize::MAX),
-            Some(waiting) => waiting.work.get(index).map_or(0, LaneWork::len),
-        };
-        let is_of_queue =
-            |held: &&Held| matches!(held, Held::Descriptor(to, _) if to.queue == target.queue);
-        let ahead = state.held.iter().flatten().filter(is_of_queue).count();
-        unfinished.saturating_add(ahead) < usize::from(limit)
     }
 
     fn state_now(&self, state: &State) -> FunctionState {

@@ -141,7 +141,8 @@ impl Layout {
             .with_shared_mode(shared.is_on())
             .with_dedicated_mode(dedicated.is_on())
             .with_ats_control(true)
-            .with_priority(true);
+            .with_priority(true)
+            .with_occupancy(true);
         put(register::WQCAP, queues.into_bits());
         put(
             register::GRPCAP,

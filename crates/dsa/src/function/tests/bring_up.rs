@@ -75,6 +75,7 @@ fn the_sequence_of_linux_idxd_brings_a_user_queue_up_and_down() {
         (1024, 8, 0)
     );
     assert_eq!(queues >> 48 & 0b1011, 0b1011, "shared, dedicated, priority");
+    assert_eq!(queues >> 52 & 0b11, 0b01, "occupancy, without an interrupt");
     assert_eq!((quad(0x30) & 0xff, quad(0x38) & 0xff), (4, 4));
     assert_eq!(
         quad(0x30) >> 8,
