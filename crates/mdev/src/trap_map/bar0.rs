@@ -61,7 +61,7 @@ const FATES: &[Fate] = &[
     own("SWERR", "the slice's first error that no record could tell, in the guest's PASID"),
     own("WQ size", "how many descriptors the slice queues"),
     own("WQ threshold", "up to how many that are not finished the limited portal of a shared queue takes"),
-    entered("WQ mode", Reaches::Nothing, &[EntryPoint::QueueConfig], "mode, priority, ATS; the PASID in it enters when CMD enables a dedicated queue"),
+    entered("WQ mode", Reaches::Nothing, &[EntryPoint::QueueConfig], "mode, priority, ATS; the priority is checked, and gives no more turns than another; the PASID in it enters when CMD enables a dedicated queue"),
     own("WQ limits", "largest transfer and batch"),
     own("WQ occupancy interrupt", "zero: there is none"),
     own("WQ state", "whether the slice's queue is enabled, and how many of its descriptors are not finished: of the slice's own, whoever shares the queue"),

@@ -1,11 +1,14 @@
-//! How full queues are.
+//! How full queues are, and whose turn it is.
 
 use palisade_iommu::PageResponse;
 use palisade_pci::{AccessError, Bar, Function};
 use zerocopy::IntoBytes;
 
 use super::{Driver, QUEUES, dedicated, shared};
-use crate::spec::{Command, CommandError, Descriptor, Flags, Portal, QueueState, portal_offset};
+use crate::spec::{
+    Command, CommandError, Descriptor, Flags, Portal, QueueConfig, QueueState, Status,
+    portal_offset,
+};
 use crate::testing::{Host, run};
 
 const RECORD: u64 = 0x8_0000;
@@ -94,4 +97,34 @@ fn r74_occupancy_is_the_same_while_the_function_is_stopped() {
     assert_eq!(state(&driver, 0).occupancy(), 2);
     run(&mut host.engine());
     assert_eq!(state(&driver, 0).occupancy(), 0);
+}
+
+/// The greatest priority does not hold up the least: which queue is next follows from nothing that a driver writes.
+#[test]
+fn r67_a_greater_priority_gets_no_more_turns() {
+    let host = Host::new();
+    host.process(5).map(0, 0, 0xb01);
+    let with = |priority| {
+        let config = dedicated(5);
+        let limits = config.limits.with_max_transfer_shift(31);
+        let mode = config.mode.with_priority(priority);
+        QueueConfig {
+            mode,
+            limits,
+            ..config
+        }
+    };
+    let driver = Driver::enabled(&host, &[with(15), with(1)]);
+    driver.enable(0);
+    driver.enable(1);
+    for _ in 0..16 {
+        driver.submit(0, &Descriptor::memory_move(0, 0x60_0000, 4 << 20));
+    }
+    driver.submit(1, &no_op(0));
+    let mut engine = host.engine();
+    for _ in 0..3 {
+        engine.run(1);
+    }
+    assert_eq!(Status(host.bytes(RECORD, 1)[0]), Status::SUCCESS);
+    assert!(state(&driver, 0).occupancy() > 10);
 }
