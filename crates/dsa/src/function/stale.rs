@@ -3,6 +3,10 @@
 //! On the host where they were programmed the function holds what they meant, so that the number is not given out
 //! again, and work by them fails. On another host there is nothing to hold: a state says which PASIDs are such, so that
 //! they are not mistaken for those whose unit is yet to be restored.
+//!
+//! A dedicated queue and an entry of the permission table keep what the PASID meant when it entered, even when the driver
+//! uses the number again. Descriptors of a shared queue are told apart by number alone: work that was queued before the
+//! driver freed a number and used it again goes on elsewhere by what the number means by then, of the same driver's.
 
 use std::collections::BTreeSet;
 
