@@ -8,6 +8,9 @@
 //! [`DsaFunction`] is the PCI function that a driver sees; what the PASIDs mean that a driver writes into it is for
 //! its [`PasidPolicy`] to say. It moves to another host by [`palisade_pci::Migration`].
 //!
+//! Read buffers can be given to groups and are checked as the device checks them; engines have no such buffers, and
+//! whose turn it is follows from nothing that a driver configures.
+//!
 //! What it will not do: make a PASID, know a guest, start a thread or look at a clock. There are no
 //! interrupt message store, no event log, no performance counters, and no interrupt handles but
 //! vectors; operations beyond [`OPERATIONS`], which are those of the first generation, are refused by their status.

@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
 use palisade_dsa::{EntryPoint, Identity, PasidPolicy, PasidRefused};
+use palisade_ioasid::{Hold, IoasidError, PasidRange, PasidSet};
 use palisade_iommu::{Cached, PasidEnable};
-use palisade_units::{Bdf, GuestPasid};
+use palisade_units::{Bdf, GuestPasid, PasidTag};
 use palisade_vfio::{Container, GuestScope};
 
 use crate::{Forwarded, ForwardedLog};
@@ -24,6 +25,33 @@ impl Mediation {
             log,
         }
     }
+
+    fn forwarded(&self, guest: Option<GuestPasid>, hold: Hold, at: EntryPoint) -> Identity {
+        let host = hold.pasid();
+        self.log.forward(Forwarded {
+            tenant: hold.tenant(),
+            guest,
+            host,
+            at,
+        });
+        Identity {
+            tag: Some(host.into()),
+            hold: Some(hold),
+        }
+    }
+}
+
+/// A PASID of a set that was freed and is held still. Its faults are told under the guest's number, unless that means
+/// something by now.
+fn freed(set: &PasidSet, guest: GuestPasid) -> Result<Hold, IoasidError> {
+    let host = set.alloc(PasidRange::ALL)?;
+    let hold = set.hold(host);
+    let named = set.attach_guest(guest, host);
+    set.free(host)?;
+    match named {
+        Ok(()) | Err(IoasidError::AlreadyPaired { .. }) => hold,
+        Err(error) => Err(error),
+    }
 }
 
 impl PasidPolicy for Mediation {
@@ -36,17 +64,19 @@ impl PasidPolicy for Mediation {
             self.log.refuse();
             return Err(PasidRefused);
         };
-        let host = hold.pasid();
-        self.log.forward(Forwarded {
-            tenant: hold.tenant(),
-            guest: pasid,
-            host,
-            at,
-        });
-        Ok(Identity {
-            tag: Some(host.into()),
-            hold: Some(hold),
-        })
+        Ok(self.forwarded(pasid, hold, at))
+    }
+
+    fn meaning_now(&self, pasid: GuestPasid) -> Option<PasidTag> {
+        let hold = self.container.set().find_guest(pasid).ok()?;
+        Some(hold.pasid().into())
+    }
+
+    /// A PASID of the tenant's own that is freed at once: it is bound nowhere, and while the function holds it nobody gets
+    /// it. That is what the driver had left on the host where it freed it.
+    fn resolve_stale(&self, pasid: GuestPasid, at: EntryPoint) -> Result<Identity, PasidRefused> {
+        let hold = freed(self.container.set(), pasid).map_err(|_| PasidRefused)?;
+        Ok(self.forwarded(Some(pasid), hold, at))
     }
 
     /// The slice's own bit decides what its registers take; the parent's capability serves other tenants too.

@@ -177,6 +177,15 @@ impl PasidPolicy for Translating {
         })
     }
 
+    fn meaning_now(&self, pasid: GuestPasid) -> Option<PasidTag> {
+        let hold = self.container.set().find_guest(pasid).ok()?;
+        Some(PasidTag::from(hold.pasid()))
+    }
+
+    fn resolve_stale(&self, _pasid: GuestPasid, _at: EntryPoint) -> Result<Identity, PasidRefused> {
+        Err(PasidRefused)
+    }
+
     fn set_pasid_enabled(&self, _enable: PasidEnable) {}
 
     fn forget_translations(&self) {

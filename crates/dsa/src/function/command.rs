@@ -5,13 +5,15 @@ use palisade_iommu::Privilege;
 use palisade_units::{GuestPasid, PasidOutOfRange};
 
 use super::portal::{Open, Shared};
+use super::read_buffers::check_read_buffers;
 use super::shape::{MAX_BATCH_SHIFT, MAX_TRANSFER_SHIFT};
 use super::state::{After, Completion, QueueWords, Running, State, UseOf, Work};
 use super::{DsaFunction, EntryPoint, PasidPolicy, Shape};
 use crate::lock::locked;
 use crate::session::Rules;
 use crate::spec::{
-    Command, CommandError, CommandStatus, DeviceState, ErrorCode, QueueConfig, SoftwareError,
+    Command, CommandError, CommandStatus, DeviceState, ErrorCode, GeneralConfig, QueueConfig,
+    SoftwareError,
 };
 use crate::{Client, Identity, PasidUse, Session, Settled, Switch};
 
@@ -130,6 +132,8 @@ impl<P: PasidPolicy> DsaFunction<P> {
             return Err(CommandError::BUS_MASTER_OFF);
         }
         check_configuration(&state.layout().shape, &state.queues, &state.groups)?;
+        let general = GeneralConfig::from_bits(state.general_config);
+        check_read_buffers(general, &state.groups)?;
         state.device = DeviceState::Enabled;
         Ok(())
     }
@@ -154,11 +158,13 @@ impl<P: PasidPolicy> DsaFunction<P> {
         self.check_queue(state, &config)?;
         let privileged = self.pasid_capability().privileged;
         let rules = rules(number, &config, privileged);
+        let mut tag = None;
         if config.mode.dedicated() {
             let name = name_of(&config).map_err(|_| CommandError::PASID_INVALID)?;
             let identity = self
                 .resolve(name, EntryPoint::QueueConfig)
                 .map_err(|_| CommandError::PASID_INVALID)?;
+            tag = identity.tag;
             lane.open(Some(self.session(identity, name, &config, rules)));
             locked(port).open(Open::Dedicated {
                 size: config.size,
@@ -177,6 +183,7 @@ impl<P: PasidPolicy> DsaFunction<P> {
         if let Some(words) = state.queues.get_mut(place) {
             words.enabled = true;
             words.privileged = privileged;
+            words.tag = tag;
         }
         Ok(())
     }
@@ -297,6 +304,7 @@ impl<P: PasidPolicy> DsaFunction<P> {
                 lane.forget();
                 words.enabled = false;
                 words.privileged = Switch::Off;
+                words.tag = None;
             }
         }
     }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use palisade_iommu::Ats;
 use palisade_pci::Interrupt;
+use palisade_units::PasidTag;
 
 use crate::lock::locked;
 use crate::spec::{GeneralControl, InterruptCause, InterruptPermission, SoftwareError};
@@ -46,7 +47,7 @@ struct State {
     owed: BTreeSet<u16>,
 }
 
-/// An entry of the MSI-X permission table and what its PASID means.
+/// An entry of the MSI-X permission table and what its PASID means; one without a meaning allows nothing by it.
 #[derive(Default)]
 pub(super) struct Permission {
     pub(super) entry: InterruptPermission,
@@ -208,6 +209,14 @@ impl Events {
             .map_or(0, |permission| permission.entry.into_bits())
     }
 
+    /// The permissions, with what their PASIDs mean.
+    pub(super) fn permissions(&self) -> Vec<(InterruptPermission, Option<PasidTag>)> {
+        let state = locked(&self.state);
+        let tag_of = |one: &Permission| one.identity.as_ref().and_then(|identity| identity.tag);
+        let permissions = state.permissions.iter();
+        permissions.map(|one| (one.entry, tag_of(one))).collect()
+    }
+
     pub(super) fn set_permission(&self, vector: usize, permission: Permission) {
         let mut state = locked(&self.state);
         let place = state.permissions.get_mut(vector);
@@ -280,13 +289,13 @@ impl Client for Events {
             return false;
         };
         let named = session.name().map(palisade_units::GuestPasid::get);
-        let tag = identity.as_ref().and_then(|identity| identity.tag);
         entry.ignore()
             || match named {
                 None => !entry.pasid_enable(),
-                Some(pasid) => {
-                    entry.pasid_enable() && entry.pasid() == pasid && tag == session.tag()
-                }
+                // Without an identity the PASID was left here from before the function moved.
+                Some(pasid) => identity.as_ref().is_some_and(|identity| {
+                    entry.pasid_enable() && entry.pasid() == pasid && identity.tag == session.tag()
+                }),
             }
     }
 

@@ -97,8 +97,9 @@ pub const QUEUE_REGISTERS: &[Register] = &[
 pub const GROUP_REGISTERS: &[Register] = &[
     register("GRPWQCFG", 0, 8, LockedByDevice(u32::MAX)),
     register("GRPENGCFG", 32, 2, LockedByDevice(u32::MAX)),
-    register("GRPFLAGS", 40, 2, LockedByDevice(u32::MAX)),
-    register("GRPCFG reserved", 48, 4, Reserved),
+    // Traffic classes; use limit, reserved and allowed of read buffers.
+    register("GRPFLAGS", 40, 1, LockedByDevice(0x0ff0_ffbf)),
+    register("GRPCFG reserved", 44, 5, Reserved),
 ];
 
 /// An entry of the MSI-X permission table.

@@ -1,24 +1,25 @@
 //! How a function stops, and goes on there or elsewhere (R74).
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use palisade_pci::{AccessError, Bar, CONFIG_SPACE_BYTES, Function, Migration, MigrationError};
-use palisade_units::GuestPasid;
+use palisade_units::{GuestPasid, PasidTag};
 use rustix::io::Errno;
 
-use super::command::{bits, enabled_queues, name_of, rules};
+use super::command::{enabled_queues, name_of, rules};
 use super::events::{EventWords, Permission};
 use super::portal::{Open, Shared, Target};
 use super::saved::{
     FunctionState, Held, QueueState, RegistersState, RunningState, device, hold, max_len_bytes,
 };
+use super::stale::Stale;
 use super::state::{QueueWords, State, UseOf, Waiting, Work};
-use super::{DsaFunction, EntryPoint, PasidPolicy};
+use super::{DsaFunction, EntryPoint, PasidPolicy, PasidRefused};
 use crate::lock::locked;
-use crate::spec::{CommandStatus, Descriptor, InterruptPermission, Portal};
+use crate::spec::{CommandStatus, Descriptor, InterruptPermission};
 use crate::task::LaneWork;
 use crate::{Client, Identity, Lane, PasidUse, Session};
 
@@ -34,6 +35,16 @@ enum QueueMeaning {
     Dedicated(Identity),
     /// Of those of its descriptors.
     Shared(HashMap<GuestPasid, Identity>),
+}
+
+impl QueueMeaning {
+    /// What all requests of the queue carry, where it is the same.
+    const fn tag(&self) -> Option<PasidTag> {
+        match self {
+            Self::Dedicated(identity) => identity.tag,
+            Self::Shared(_) => None,
+        }
+    }
 }
 
 impl<P: PasidPolicy> Migration for DsaFunction<P> {
@@ -55,8 +66,8 @@ impl<P: PasidPolicy> Migration for DsaFunction<P> {
     }
 
     /// What was only stopped goes on. What was restored asks the policy first for the meaning of every PASID that was
-    /// programmed; when it refuses one, nothing has changed, and the function can be started again once the PASID
-    /// is bound here.
+    /// programmed, but for those that meant nothing any more where it was saved: these reach no memory here. When it
+    /// refuses one, nothing has changed, and the function can be started again once the PASID is bound here.
     fn start(&self) -> Result<(), MigrationError> {
         self.check_present()?;
         let mut state = locked(&self.state);
@@ -137,6 +148,7 @@ impl<P: PasidPolicy> Migration for DsaFunction<P> {
         state.waiting = Some(Waiting {
             work: saved.queues.into_iter().map(|queue| queue.work).collect(),
             running: saved.running,
+            stale: saved.stale,
         });
         Ok(())
     }
@@ -189,30 +201,6 @@ impl<P: PasidPolicy> DsaFunction<P> {
         self.submit(target, descriptor)
     }
 
-    /// Whether a stopped function's queue takes one more. Where the writer does not learn that, it does.
-    fn has_room(&self, state: &State, target: Target) -> bool {
-        let index = usize::from(target.queue);
-        let (Some(words), Some(lane)) = (state.queues.get(index), self.lanes.get(index)) else {
-            return true;
-        };
-        let config = words.config();
-        if !words.enabled || config.mode.dedicated() {
-            return true;
-        }
-        let limit = match target.portal {
-            Portal::Limited => config.threshold,
-            Portal::Unlimited => config.size,
-        };
-        let unfinished = match &state.waiting {
-            None => usize::try_from(lane.pending()).unwrap_or(usize::MAX),
-            Some(waiting) => waiting.work.get(index).map_or(0, LaneWork::len),
-        };
-        let is_of_queue =
-            |held: &&Held| matches!(held, Held::Descriptor(to, _) if to.queue == target.queue);
-        let ahead = state.held.iter().flatten().filter(is_of_queue).count();
-        unfinished.saturating_add(ahead) < usize::from(limit)
-    }
-
     fn state_now(&self, state: &State) -> FunctionState {
         let mut config = Box::new([0; CONFIG_SPACE_BYTES]);
         self.config_read(0, &mut config[..]);
@@ -224,15 +212,18 @@ impl<P: PasidPolicy> DsaFunction<P> {
             owed,
         } = self.events.words();
         let queues = state.queues.iter().zip(&self.lanes).enumerate();
-        let queues = queues.map(|(index, (queue, lane))| QueueState {
-            words: queue.words,
-            enabled: queue.enabled,
-            privileged: queue.privileged,
-            work: match &state.waiting {
-                Some(waiting) => waiting.work.get(index).cloned().unwrap_or_default(),
-                None => lane.work(),
-            },
-        });
+        let queues: Vec<_> = queues
+            .map(|(index, (queue, lane))| QueueState {
+                words: queue.words,
+                enabled: queue.enabled,
+                privileged: queue.privileged,
+                work: match &state.waiting {
+                    Some(waiting) => waiting.work.get(index).cloned().unwrap_or_default(),
+                    None => lane.work(),
+                },
+            })
+            .collect();
+        let stale = self.stale_now(state, &queues);
         let pieces = (0..).zip(&self.ports).flat_map(|(queue, port)| {
             let port = locked(port);
             let pieces: Vec<_> = port.pieces().map(|piece| (queue, piece)).collect();
@@ -249,7 +240,7 @@ impl<P: PasidPolicy> DsaFunction<P> {
                 error,
             },
             groups: state.groups.clone(),
-            queues: queues.collect(),
+            queues,
             vectors: state.vectors.clone(),
             permissions,
             owed,
@@ -259,35 +250,35 @@ impl<P: PasidPolicy> DsaFunction<P> {
             },
             pieces: pieces.collect(),
             held: state.held.clone().unwrap_or_default(),
+            stale,
         }
     }
 
     /// Asks the policy for everything before anything is done.
     fn meanings(&self, state: &State, waiting: &Waiting) -> Result<Meanings, MigrationError> {
         let mut permissions = Vec::new();
-        for (vector, bits) in self.events.words().permissions.into_iter().enumerate() {
-            let entry = InterruptPermission::from_bits(bits);
-            if entry.pasid_enable() {
+        for (vector, (entry, _)) in (0..=u8::MAX).zip(self.events.permissions()) {
+            if entry.pasid_enable() && !waiting.stale.contains(&Stale::Permission { vector }) {
                 let name = GuestPasid::new(entry.pasid()).ok();
                 let meaning = self.meaning(name, EntryPoint::InterruptPermission)?;
-                permissions.push((vector, entry, meaning));
+                permissions.push((vector.into(), entry, meaning));
             }
         }
         let mut queues = HashMap::new();
-        for index in bits(enabled_queues(state)) {
-            let (Some(words), Some(work)) = (state.queues.get(index), waiting.work.get(index))
-            else {
+        for (number, (words, work)) in (0..=u8::MAX).zip(state.queues.iter().zip(&waiting.work)) {
+            if !words.enabled {
                 continue;
-            };
+            }
             let config = words.config();
             let meaning = if config.mode.dedicated() {
                 let name = name_of(&config)
                     .map_err(|_| MigrationError::senseless("a queue has no such PASID"))?;
-                QueueMeaning::Dedicated(self.meaning(name, EntryPoint::QueueConfig)?)
+                let at = EntryPoint::QueueConfig;
+                QueueMeaning::Dedicated(self.meaning_on(number, name, at, &waiting.stale)?)
             } else {
-                QueueMeaning::Shared(self.meanings_of_work(work)?)
+                QueueMeaning::Shared(self.meanings_of_work(number, work, &waiting.stale)?)
             };
-            queues.insert(index, meaning);
+            queues.insert(number.into(), meaning);
         }
         Ok(Meanings {
             permissions,
@@ -297,16 +288,41 @@ impl<P: PasidPolicy> DsaFunction<P> {
 
     fn meanings_of_work(
         &self,
+        number: u8,
         work: &LaneWork,
+        stale: &BTreeSet<Stale>,
     ) -> Result<HashMap<GuestPasid, Identity>, MigrationError> {
         let mut meanings = HashMap::new();
         let begun = work.begun.iter().map(|task| task.submitted());
         for name in begun.chain(&work.fresh).filter_map(name_in) {
             if let Entry::Vacant(place) = meanings.entry(name) {
-                place.insert(self.meaning(Some(name), EntryPoint::Descriptor)?);
+                let at = EntryPoint::Descriptor;
+                place.insert(self.meaning_on(number, Some(name), at, stale)?);
             }
         }
         Ok(meanings)
+    }
+
+    /// What a PASID means on a queue, where it may be one that means nothing any more.
+    fn meaning_on(
+        &self,
+        number: u8,
+        name: Option<GuestPasid>,
+        at: EntryPoint,
+        stale: &BTreeSet<Stale>,
+    ) -> Result<Identity, MigrationError> {
+        match name {
+            Some(name) if stale.contains(&Stale::Queue { number, name }) => {
+                let identity = self.policy.resolve_stale(name, at);
+                identity.map_err(|PasidRefused| {
+                    let what = format!(
+                        "nothing here can stand for PASID {name}, which the driver had freed: raise its quota"
+                    );
+                    MigrationError::new(Errno::NOSPC, what)
+                })
+            }
+            name => self.meaning(name, at),
+        }
     }
 
     fn meaning(
@@ -338,7 +354,7 @@ impl<P: PasidPolicy> DsaFunction<P> {
         let after = waiting.running.as_ref().map(|running| running.after);
         let closing = after.map_or(0, |after| after.closing(enabled_queues(state)));
         let wanted = waiting.running.as_ref().map(|running| &running.uses[..]);
-        let mut uses = Vec::new();
+        let (mut uses, mut tags) = (Vec::new(), Vec::new());
         for (number, (words, work)) in (0_u8..).zip(state.queues.iter().zip(&waiting.work)) {
             let index = usize::from(number);
             let Some(meaning) = queues.remove(&index) else {
@@ -347,6 +363,7 @@ impl<P: PasidPolicy> DsaFunction<P> {
             let (Some(lane), Some(port)) = (self.lanes.get(index), self.ports.get(index)) else {
                 continue;
             };
+            tags.push((index, meaning.tag()));
             let open = self.fill(lane, number, words, work, meaning);
             if let Open::Shared(shared) = &open {
                 let of_queue = wanted.unwrap_or_default().iter();
@@ -364,6 +381,11 @@ impl<P: PasidPolicy> DsaFunction<P> {
                 locked(port).open = Some(open);
             } else {
                 lane.close();
+            }
+        }
+        for (index, tag) in tags {
+            if let Some(words) = state.queues.get_mut(index) {
+                words.tag = tag;
             }
         }
         if let Some(running) = waiting.running {

@@ -5,10 +5,13 @@ mod events;
 mod halt;
 pub mod map;
 mod migration;
+mod occupancy;
 mod policy;
 mod portal;
+mod read_buffers;
 mod saved;
 mod shape;
+mod stale;
 mod state;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -245,7 +248,7 @@ impl<P: PasidPolicy> Function for DsaFunction<P> {
         let mut rest = into;
         while !rest.is_empty() {
             let within = usize::try_from(at % 4).unwrap_or(0);
-            let word = state.read(at - at % 4, &self.events).to_le_bytes();
+            let word = self.read_word(&state, at - at % 4).to_le_bytes();
             let len = rest.len().min(4 - within);
             let (now, later) = rest.split_at_mut(len);
             now.copy_from_slice(&word[within..within + len]);

@@ -31,6 +31,17 @@ pub trait PasidPolicy: Send + Sync {
     /// [`PasidRefused`]; then nothing is forwarded.
     fn resolve(&self, pasid: Option<GuestPasid>, at: EntryPoint) -> Result<Identity, PasidRefused>;
 
+    /// What a PASID of the driver's means now, as far as the host knows without asking the driver's unit; `None`:
+    /// nothing. Nothing is forwarded.
+    fn meaning_now(&self, pasid: GuestPasid) -> Option<PasidTag>;
+
+    /// What requests carry for a PASID that the driver had freed before the function came here, and left
+    /// programmed: something of the driver's own that reaches no memory.
+    ///
+    /// # Errors
+    /// [`PasidRefused`] where there is no such thing.
+    fn resolve_stale(&self, pasid: GuestPasid, at: EntryPoint) -> Result<Identity, PasidRefused>;
+
     /// The driver turned the function's PASID capability on or off.
     fn set_pasid_enabled(&self, enable: PasidEnable);
 
@@ -63,6 +74,15 @@ impl PasidPolicy for Direct {
             tag: pasid.map(PasidTag::of_exclusive_owner),
             hold: None,
         })
+    }
+
+    fn meaning_now(&self, pasid: GuestPasid) -> Option<PasidTag> {
+        Some(PasidTag::of_exclusive_owner(pasid))
+    }
+
+    /// None is ever stale: the function's own table decides what each means.
+    fn resolve_stale(&self, _pasid: GuestPasid, _at: EntryPoint) -> Result<Identity, PasidRefused> {
+        Err(PasidRefused)
     }
 
     fn set_pasid_enabled(&self, enable: PasidEnable) {

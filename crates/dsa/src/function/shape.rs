@@ -17,6 +17,9 @@ use crate::{MAX_QUEUES, OPERATIONS, Switch};
 pub(crate) const MAX_TRANSFER_SHIFT: u8 = 31;
 /// Largest batch: 1024 descriptors.
 pub(crate) const MAX_BATCH_SHIFT: u8 = 10;
+/// How many read buffers a driver may give to its groups, as the device of the first generation has them. They are
+/// configuration alone: engines read without them.
+pub(crate) const READ_BUFFERS: u8 = 96;
 /// The most groups that the tables have room for.
 const MAX_GROUPS: u8 = 16;
 /// The most engines that a group's mask has bits for.
@@ -138,11 +141,17 @@ impl Layout {
             .with_shared_mode(shared.is_on())
             .with_dedicated_mode(dedicated.is_on())
             .with_ats_control(true)
-            .with_priority(true);
+            .with_priority(true)
+            .with_occupancy(true);
         put(register::WQCAP, queues.into_bits());
         put(
             register::GRPCAP,
-            GroupCapability::new().with_groups(groups).into_bits(),
+            GroupCapability::new()
+                .with_groups(groups)
+                .with_read_buffers(READ_BUFFERS)
+                .with_read_buffer_control(true)
+                .with_read_buffer_limit(true)
+                .into_bits(),
         );
         put(
             register::ENGCAP,

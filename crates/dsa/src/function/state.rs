@@ -1,12 +1,14 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-use palisade_units::GuestPasid;
+use palisade_units::{GuestPasid, PasidTag};
 
 use super::events::Events;
 use super::map::{AccessClass, Place, Table};
 use super::saved::{Held, RunningState};
 use super::shape::Layout;
+use super::stale::Stale;
 use crate::spec::{
     CommandStatus, DeviceState, GeneralStatus, QueueConfig, QueueLimits, QueueMode, QueueState,
     ResetType, register,
@@ -37,6 +39,8 @@ pub(super) struct Waiting {
     /// By queue.
     pub(super) work: Vec<LaneWork>,
     pub(super) running: Option<RunningState>,
+    /// The PASIDs that meant nothing any more where it was saved.
+    pub(super) stale: BTreeSet<Stale>,
 }
 
 /// The configuration of a queue.
@@ -46,6 +50,8 @@ pub(super) struct QueueWords {
     pub(super) enabled: bool,
     /// Whether descriptors may be privileged: what configuration space said when the queue was enabled.
     pub(super) privileged: Switch,
+    /// What the requests of an enabled dedicated queue carry. Its session holds it.
+    pub(super) tag: Option<PasidTag>,
 }
 
 impl Default for QueueWords {
@@ -54,6 +60,7 @@ impl Default for QueueWords {
             words: [0; 4],
             enabled: false,
             privileged: Switch::Off,
+            tag: None,
         }
     }
 }

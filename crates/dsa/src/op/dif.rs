@@ -3,14 +3,14 @@
 use crc_fast::{CrcAlgorithm, Digest};
 
 use super::so_far::{Carry, Tags};
-use super::{ACCESS_COST_BYTES, Means, SoFar, Stop, Yield};
+use super::{ACCESS_COST_BYTES, Means, SoFar, Stop, Yield, iova};
 use crate::spec::{
     Descriptor, Dif, DifDestination, DifFields, DifFlags, DifMismatch, DifSource, DifTags, Opcode,
     Status,
 };
 
 /// The size of an integrity field.
-pub(super) const FIELD: usize = Dif::BYTES as usize;
+const FIELD: usize = Dif::BYTES as usize;
 
 /// A DIF operation, between two blocks.
 pub(super) struct Blocks<'a> {
@@ -43,8 +43,47 @@ impl<'a> Blocks<'a> {
         }
     }
 
+    /// Goes from block to block of the source. One that is followed by an integrity field is checked against it, and the first
+    /// that does not agree ends the operation. `make` has the block with room for a field behind it, where the source's stands
+    /// if it has one, and says what of that goes to the destination; nothing, where there is none.
+    pub(super) fn each(
+        mut self,
+        means: &mut Means<'_>,
+        descriptor: &Descriptor,
+        make: impl for<'b> Fn(&Self, &'b mut [u8]) -> &'b [u8],
+    ) -> Result<Yield, Stop> {
+        let len = self.block_len();
+        while let Some((from, to)) = self.next(means)? {
+            let whole = &mut means.scratch.one[..len + FIELD];
+            let checks = self.tags.source.is_some();
+            let source = if checks {
+                &mut whole[..]
+            } else {
+                &mut whole[..len]
+            };
+            means
+                .port
+                .read(means.by, iova(descriptor.first + from), source)?;
+            if checks {
+                let (block, field) = whole.split_at(len);
+                let mismatch = self.check(block, field.first_chunk().copied().unwrap_or_default());
+                if !mismatch.is_empty() {
+                    return Ok(self.mismatch(mismatch));
+                }
+            }
+            let made = make(&self, whole);
+            if !made.is_empty() {
+                means
+                    .port
+                    .write(means.by, iova(descriptor.second + to), made)?;
+            }
+            self.done(means);
+        }
+        Ok(Yield::default())
+    }
+
     /// Where the next block is from the start of the source and of the destination; `None` when all are done.
-    pub(super) fn next(&self, means: &Means<'_>) -> Result<Option<(u64, u64)>, Stop> {
+    fn next(&self, means: &Means<'_>) -> Result<Option<(u64, u64)>, Stop> {
         if self.so_far.done_bytes >= self.size {
             return Ok(None);
         }
@@ -57,7 +96,7 @@ impl<'a> Blocks<'a> {
     }
 
     /// The block is done: the next has the next tags.
-    pub(super) fn done(&mut self, means: &mut Means<'_>) {
+    fn done(&mut self, means: &mut Means<'_>) {
         if let Some(tags) = &mut self.tags.source {
             let rules = self.fields.source_rules();
             if !rules.contains(DifSource::REFERENCE_FIXED) {
@@ -82,7 +121,7 @@ impl<'a> Blocks<'a> {
     }
 
     /// What the operation yields when the source's block and its field do not agree.
-    pub(super) fn mismatch(&self, mismatch: DifMismatch) -> Yield {
+    fn mismatch(&self, mismatch: DifMismatch) -> Yield {
         Yield {
             status: Status::DIF_MISMATCH,
             result: mismatch.bits(),
@@ -96,7 +135,7 @@ impl<'a> Blocks<'a> {
     }
 
     /// Compares a block of the source with the field that follows it.
-    pub(super) fn check(&self, block: &[u8], field: [u8; FIELD]) -> DifMismatch {
+    fn check(&self, block: &[u8], field: [u8; FIELD]) -> DifMismatch {
         let rules = self.fields.source_rules();
         let tags = self.tags.source.unwrap_or_default();
         let dif = Dif::from_bytes(field);

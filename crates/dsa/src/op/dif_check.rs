@@ -1,5 +1,5 @@
-use super::dif::{Blocks, FIELD};
-use super::{Means, SoFar, Stop, Yield, iova};
+use super::dif::Blocks;
+use super::{Means, SoFar, Stop, Yield};
 use crate::spec::Descriptor;
 
 /// Checks the blocks of `size` bytes at the first address against the fields that follow each, up to the first that does not
@@ -9,19 +9,5 @@ pub(super) fn run(
     descriptor: &Descriptor,
     so_far: &mut SoFar,
 ) -> Result<Yield, Stop> {
-    let mut blocks = Blocks::of(descriptor, so_far);
-    let len = blocks.block_len();
-    while let Some((from, _)) = blocks.next(means)? {
-        let whole = &mut means.scratch.one[..len + FIELD];
-        means
-            .port
-            .read(means.by, iova(descriptor.first + from), whole)?;
-        let (block, field) = whole.split_at(len);
-        let mismatch = blocks.check(block, field.first_chunk().copied().unwrap_or_default());
-        if !mismatch.is_empty() {
-            return Ok(blocks.mismatch(mismatch));
-        }
-        blocks.done(means);
-    }
-    Ok(Yield::default())
+    Blocks::of(descriptor, so_far).each(means, descriptor, |_, _| &[])
 }

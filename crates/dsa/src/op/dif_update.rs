@@ -1,5 +1,5 @@
-use super::dif::{Blocks, FIELD, guard, written_application};
-use super::{Means, SoFar, Stop, Yield, iova};
+use super::dif::{Blocks, guard, written_application};
+use super::{Means, SoFar, Stop, Yield};
 use crate::spec::{Descriptor, Dif, DifDestination};
 
 /// Checks the blocks of `size` bytes at the first address, as a check does, and copies them to the second with new integrity
@@ -9,26 +9,12 @@ pub(super) fn run(
     descriptor: &Descriptor,
     so_far: &mut SoFar,
 ) -> Result<Yield, Stop> {
-    let mut blocks = Blocks::of(descriptor, so_far);
-    let len = blocks.block_len();
-    while let Some((from, to)) = blocks.next(means)? {
-        let whole = &mut means.scratch.one[..len + FIELD];
-        means
-            .port
-            .read(means.by, iova(descriptor.first + from), whole)?;
-        let (block, field) = whole.split_at_mut(len);
-        let old = field.first_chunk().copied().unwrap_or_default();
-        let mismatch = blocks.check(block, old);
-        if !mismatch.is_empty() {
-            return Ok(blocks.mismatch(mismatch));
-        }
-        field.copy_from_slice(&updated(&blocks, block, Dif::from_bytes(old)).to_bytes());
-        means
-            .port
-            .write(means.by, iova(descriptor.second + to), whole)?;
-        blocks.done(means);
-    }
-    Ok(Yield::default())
+    Blocks::of(descriptor, so_far).each(means, descriptor, |blocks, whole| {
+        let (block, field) = whole.split_at_mut(blocks.block_len());
+        let old = Dif::from_bytes(field.first_chunk().copied().unwrap_or_default());
+        field.copy_from_slice(&updated(blocks, block, old).to_bytes());
+        whole
+    })
 }
 
 fn updated(blocks: &Blocks<'_>, block: &[u8], old: Dif) -> Dif {

@@ -42,7 +42,7 @@ pub use register::{
 };
 pub use software_error::{ErrorCode, SoftwareError};
 pub use specific::{CrcSeed, CreateDelta, DELTA_ENTRY_BYTES, DeltaResult, DifFields};
-pub use table::{InterruptPermission, QueueConfig, QueueLimits, QueueMode, QueueState};
+pub use table::{GroupFlags, InterruptPermission, QueueConfig, QueueLimits, QueueMode, QueueState};
 
 /// Vendor ID.
 pub const VENDOR_ID: u16 = 0x8086;

@@ -8,7 +8,7 @@ pub const GRPCFG_BYTES: u64 = 64;
 pub const GRPCFG_QUEUES: u64 = 0;
 /// GRPCFG: bits of the group's engines, 64 of them, from the entry's start.
 pub const GRPCFG_ENGINES: u64 = 32;
-/// GRPCFG: traffic classes and read buffers, 64 bits, from the entry's start.
+/// GRPCFG: traffic classes and read buffers ([`GroupFlags`]), from the entry's start.
 pub const GRPCFG_FLAGS: u64 = 40;
 
 /// The size of a WQCFG entry in bytes.
@@ -84,12 +84,38 @@ pub struct QueueState {
     __: u8,
 }
 
+/// GRPCFG bytes 40 to 43.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct GroupFlags {
+    /// The first traffic class.
+    #[bits(3)]
+    pub traffic_class_a: u8,
+    /// The second traffic class.
+    #[bits(3)]
+    pub traffic_class_b: u8,
+    #[bits(1)]
+    __: u8,
+    /// The global limit of GENCFG holds for the group, too.
+    pub use_read_buffer_limit: bool,
+    /// How many read buffers are the group's alone.
+    #[bits(8)]
+    pub read_buffers_reserved: u8,
+    #[bits(4)]
+    __: u8,
+    /// The most read buffers that the group may use at a time.
+    #[bits(8)]
+    pub read_buffers_allowed: u8,
+    #[bits(4)]
+    __: u8,
+}
+
 /// The writable part of a WQCFG entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueConfig {
     /// How many descriptors the queue holds.
     pub size: u16,
-    /// Up to how many descriptors the limited portal of a shared queue takes.
+    /// Up to how many descriptors the limited portal of a shared queue takes, of those that are not finished.
     pub threshold: u16,
     /// Mode, priority, PASID.
     pub mode: QueueMode,

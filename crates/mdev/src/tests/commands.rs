@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use palisade_dsa::spec::{
-    Command, CommandCode, CommandError, Descriptor, QueueLimits, QueueMode, Status, table,
+    Command, CommandCode, CommandError, Descriptor, GroupFlags, QueueLimits, QueueMode, Status,
+    table,
 };
 
 use super::rig::{Driver, ENGINES, GROUPS, Host, QUEUES, SLOT, dedicated, run};
@@ -63,6 +64,10 @@ fn cases() -> Vec<(CommandCode, CommandError, CommandError)> {
         d.write(ENGINES + SECOND_GROUP, 1);
     });
     case(enable, E::GROUP_WITHOUT_ENGINE, 0, &|d| d.write(ENGINES, 0));
+    let flags = GroupFlags::new().with_read_buffers_reserved(97);
+    case(enable, E::GROUP_READ_BUFFERS, 0, &|d| {
+        d.write(GROUPS + table::GRPCFG_FLAGS, flags.into_bits());
+    });
     case(Command::DISABLE_DEVICE, E::DISABLE_DISABLED, 0, &none);
     for code in [Command::DRAIN_ALL, Command::ABORT_ALL] {
         case(code, E::QUEUES_OF_DISABLED, 0, &none);

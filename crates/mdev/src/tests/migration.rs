@@ -22,8 +22,8 @@ const RECORD: u64 = 0x8_0000;
 const FROM: u64 = 0x10_0000;
 const TO: u64 = 0x20_0000;
 /// The guest's own numbers.
-const ONE: u32 = 0x111;
-const OTHER: u32 = 0x222;
+pub(super) const ONE: u32 = 0x111;
+pub(super) const OTHER: u32 = 0x222;
 const ENOENT: i32 = 2;
 
 /// A host that gives out PASIDs from a number on: they are not met in a state by chance.
@@ -33,28 +33,28 @@ fn host(first: u32) -> Host {
 }
 
 /// A tenant's device on a host.
-struct Place {
-    host: Host,
-    tenant: Tenant,
-    assigned: Assigned,
-    driver: Driver,
+pub(super) struct Place {
+    pub(super) host: Host,
+    pub(super) tenant: Tenant,
+    pub(super) assigned: Assigned,
+    pub(super) driver: Driver,
 }
 
 /// What a tenant can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Slice(SliceType, Mode),
     Whole,
 }
 
 /// How the driver uses its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
+pub(super) enum Mode {
     Dedicated,
     Shared,
 }
 
-const KINDS: [Kind; 4] = [
+pub(super) const KINDS: [Kind; 4] = [
     Kind::Slice(DedicatedQueue, Mode::Dedicated),
     Kind::Slice(DedicatedQueue, Mode::Shared),
     Kind::Slice(SharedQueue, Mode::Shared),
@@ -62,7 +62,7 @@ const KINDS: [Kind; 4] = [
 ];
 
 impl Kind {
-    fn mode(self) -> QueueMode {
+    pub(super) fn mode(self) -> QueueMode {
         let is_shared = matches!(self, Self::Slice(_, Mode::Shared));
         dedicated(ONE).with_dedicated(!is_shared)
     }
@@ -87,7 +87,7 @@ impl Kind {
 
 impl Place {
     /// A device that its driver has brought up.
-    fn new(kind: Kind) -> Self {
+    pub(super) fn new(kind: Kind) -> Self {
         let host = host(0x5_4321);
         let tenant = host.tenant(1);
         let assigned = kind.assign(&host, &tenant, 0);
@@ -101,7 +101,7 @@ impl Place {
     }
 
     /// The same guest's device on another host, as it comes out of reset, on another queue of its parent.
-    fn other(&self, kind: Kind) -> Self {
+    pub(super) fn other(&self, kind: Kind) -> Self {
         let host = host(0x7_6543);
         let tenant = host.arrived(9, &self.tenant);
         let assigned = kind.assign(&host, &tenant, 3);
@@ -116,7 +116,7 @@ impl Place {
     }
 
     /// Binds a number of the guest's to a process with a record page and a source. Says where its table is.
-    fn process(&self, number: u32) -> u64 {
+    pub(super) fn process(&self, number: u32) -> u64 {
         let process = self.tenant.process(number);
         process.map(RECORD, RECORD, 1);
         process.map(FROM, FROM, 1);
@@ -124,12 +124,12 @@ impl Place {
         process.root
     }
 
-    fn migration(&self) -> &dyn Migration {
+    pub(super) fn migration(&self) -> &dyn Migration {
         self.driver.function.migration().unwrap()
     }
 
     /// The state, in which no PASID of this host is.
-    fn save(&self) -> Vec<u8> {
+    pub(super) fn save(&self) -> Vec<u8> {
         self.migration().stop();
         let bytes = self.migration().save().unwrap();
         let log = self.host.parent.forwarded().last();
@@ -153,16 +153,16 @@ impl Place {
         bytes
     }
 
-    fn run(&self) {
+    pub(super) fn run(&self) {
         run(&mut self.host.parent.engine());
     }
 
-    fn status(&self, index: u64) -> Status {
+    pub(super) fn status(&self, index: u64) -> Status {
         self.tenant.record(RECORD + index * 32).status()
     }
 
     /// The log of what this host's parent got, each of it the tenant's.
-    fn forwarded(&self) -> Vec<Forwarded> {
+    pub(super) fn forwarded(&self) -> Vec<Forwarded> {
         let log = self.host.parent.forwarded().last();
         for entry in &log {
             let owner = self.host.authority.owner_of(entry.host);
@@ -182,7 +182,7 @@ fn numbers(bytes: &[u8]) -> impl Iterator<Item = (usize, u32)> {
     (0..bytes.len() * 8).filter_map(window)
 }
 
-fn copy(index: u64, pasid: u32) -> Descriptor {
+pub(super) fn copy(index: u64, pasid: u32) -> Descriptor {
     let copy = Descriptor::memory_move(FROM, TO + index * 8, 8);
     copy.with_record(RECORD + index * 32).with_pasid(pasid)
 }
@@ -362,7 +362,7 @@ fn forged(bytes: &[u8], pasid: u32) -> Vec<u8> {
 fn with_head(body: &[u8]) -> Vec<u8> {
     let format = StateFormat {
         magic: *b"palisdsa",
-        version: 1,
+        version: 2,
         max_body_bytes: usize::MAX,
     };
     format.with_head(body)

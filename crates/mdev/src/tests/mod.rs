@@ -1,6 +1,7 @@
 //! Tenants with slices and whole devices, by their drivers' accesses.
 
 mod commands;
+mod left_over;
 mod lifecycle;
 mod mediation;
 mod migration;

@@ -1,9 +1,13 @@
-use palisade_dsa::spec::{Command, CommandError, Descriptor, Status};
+use palisade_dsa::spec::{
+    Command, CommandError, Descriptor, Portal, QueueState, Status, portal_offset, table,
+};
 use palisade_iommu::FaultReason;
+use palisade_pci::{AccessError, Bar};
 use palisade_units::Bdf;
 use uuid::Uuid;
+use zerocopy::IntoBytes;
 
-use super::rig::{Driver, Host, PARENT, SLOT, dedicated, run};
+use super::rig::{Driver, Host, PARENT, QUEUES, SLOT, dedicated, run};
 use crate::SliceType::{DedicatedQueue, SharedQueue};
 use crate::{MdevError, QueueUse};
 
@@ -304,4 +308,34 @@ fn r68_shared_queues_are_shared_and_used_as_such() {
     }
     run(&mut host.parent.engine());
     assert_eq!(alice.record(RECORD).status(), Status::SUCCESS);
+}
+
+/// A neighbour on the same queue neither sees how much a tenant has there, nor has less room for it.
+#[test]
+fn r67_r68_each_slice_of_a_shared_queue_has_its_own_occupancy() {
+    let host = Host::new();
+    let shared = dedicated(0).with_dedicated(false);
+    let [(alice, _a, one), (bob, _b, other)] = [1, 2].map(|n| host.with_slice(n, SharedQueue));
+    for (tenant, driver) in [(&alice, &one), (&bob, &other)] {
+        tenant.process(5).map(RECORD, RECORD, 1);
+        assert_eq!(driver.enable(shared), CommandError::SUCCESS);
+    }
+    let occupancy = |driver: &Driver| {
+        let word = driver.read(QUEUES + table::WQCFG_STATE);
+        QueueState::from_bits(word).occupancy()
+    };
+    let no_op = Descriptor::no_op().with_pasid(5).with_record(RECORD);
+    (0..64).for_each(|_| one.submit(&no_op));
+    let limited = portal_offset(0, Portal::Limited);
+    let again = AccessError::Retry { bar: Bar::Bar2 };
+    let more = |driver: &Driver| {
+        let function = &driver.function;
+        function.bar_write(Bar::Bar2, limited, no_op.as_bytes())
+    };
+    assert_eq!(more(&one), Err(again));
+    assert_eq!([&one, &other].map(occupancy), [64, 0]);
+    assert_eq!(more(&other), Ok(()));
+    assert_eq!([&one, &other].map(occupancy), [64, 1]);
+    run(&mut host.parent.engine());
+    assert_eq!([&one, &other].map(occupancy), [0, 0]);
 }

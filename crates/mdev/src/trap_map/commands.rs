@@ -77,6 +77,7 @@ const OF_QUEUES: &[E] = &[E::INVALID_QUEUE, E::QUEUES_OF_DISABLED];
 pub const COMMANDS: &[CommandRule] = &[
     rule(Command::ENABLE_DEVICE, "Enable Device", O::None, Nothing, &[
         E::DEVICE_ENABLED, E::BUS_MASTER_OFF, E::QUEUE_SIZES, E::GROUP_QUEUES, E::GROUP_ENGINES, E::GROUP_WITHOUT_ENGINE,
+        E::GROUP_READ_BUFFERS,
     ], "the slice is enabled"),
     rule(Command::DISABLE_DEVICE, "Disable Device", O::None, OwnWork, &[E::DISABLE_DISABLED], "its work is waited for, then it is disabled"),
     rule(Command::DRAIN_ALL, "Drain All", O::None, OwnWork, &[E::QUEUES_OF_DISABLED], "its work is waited for"),

@@ -7,15 +7,17 @@ use palisade_units::GuestPasid;
 
 use super::{FunctionState, Held, QueueState, RunningState};
 use crate::check::{Origin, check};
-use crate::function::command::{check_configuration, check_queue, rules};
+use crate::function::command::{check_configuration, check_queue, name_of, rules};
 use crate::function::map::{AccessClass, TABLES, Table};
 use crate::function::portal::SLOTS;
+use crate::function::read_buffers::check_read_buffers;
 use crate::function::shape::Layout;
+use crate::function::stale::Stale;
 use crate::function::state::{After, QueueWords};
 use crate::session::Rules;
 use crate::spec::{
-    CommandStatus, Descriptor, DeviceState, Flags, GeneralControl, InterruptCause, Opcode,
-    QueueMode, REGISTERS_BYTES, SoftwareError, register,
+    CommandStatus, Descriptor, DeviceState, Flags, GeneralConfig, GeneralControl, InterruptCause,
+    InterruptPermission, Opcode, QueueMode, REGISTERS_BYTES, SoftwareError, register,
 };
 use crate::task::{Batch, BegunTask, Stage};
 use crate::{Client, Identity, PasidUse, Session, Switch};
@@ -39,7 +41,9 @@ impl FunctionState {
         )?;
         let words: Vec<QueueWords> = self.queues.iter().map(QueueState::queue_words).collect();
         if device != DeviceState::Disabled {
+            let general = GeneralConfig::from_bits(self.registers.general_config);
             check_configuration(&layout.shape, &words, &self.groups)
+                .and_then(|()| check_read_buffers(general, &self.groups))
                 .map_err(|_| "the device cannot be enabled with this configuration")?;
         }
         for (number, (queue, words)) in (0..).zip(self.queues.iter().zip(&words)) {
@@ -53,6 +57,7 @@ impl FunctionState {
         if let Some(running) = &self.running {
             running.check(enabled, &words)?;
         }
+        self.check_stale(&words)?;
         for (queue, piece) in &self.pieces {
             let there = piece.present != 0 && piece.present != u64::MAX;
             let in_place = *queue < layout.queues && usize::from(piece.slot) < SLOTS;
@@ -66,6 +71,30 @@ impl FunctionState {
             require(is_a_place, "a write was to nowhere")?;
         }
         Ok(())
+    }
+
+    /// A PASID can only be left where one was.
+    fn check_stale(&self, words: &[QueueWords]) -> Checked {
+        let is_left = |stale: &Stale| match *stale {
+            Stale::Permission { vector } => {
+                let entry = self.permissions.get(usize::from(vector));
+                entry.is_some_and(|bits| InterruptPermission::from_bits(*bits).pasid_enable())
+            }
+            Stale::Queue { number, name } => {
+                let index = usize::from(number);
+                let queue = words.get(index).zip(self.queues.get(index));
+                queue.is_some_and(|(words, queue)| {
+                    let config = words.config();
+                    let in_config = config.mode.dedicated() && name_of(&config) == Ok(Some(name));
+                    let in_work = || queue.names_in_work().any(|one| one == name);
+                    words.enabled && (in_config || (!config.mode.dedicated() && in_work()))
+                })
+            }
+        };
+        require(
+            self.stale.iter().all(is_left),
+            "a PASID was left where there is none",
+        )
     }
 
     /// The queues that are enabled.
@@ -172,7 +201,15 @@ impl QueueState {
             words: self.words,
             enabled: self.enabled,
             privileged: self.privileged,
+            tag: None,
         }
+    }
+
+    /// The PASIDs of its descriptors, where each has one; those that were submitted, not the parts of batches.
+    pub(in crate::function) fn names_in_work(&self) -> impl Iterator<Item = GuestPasid> {
+        let begun = self.work.begun.iter().map(BegunTask::submitted);
+        let named = |descriptor: &Descriptor| GuestPasid::new(descriptor.pasid()).ok();
+        begun.chain(&self.work.fresh).filter_map(named)
     }
 
     fn check(&self, number: u8, words: &QueueWords, layout: &Layout) -> Checked {

@@ -14,6 +14,7 @@ use super::work::{MAX_TASK_BYTES, descriptor, put_task, task};
 use super::{FunctionState, Held, MAX_HELD, QueueState, RegistersState, RunningState};
 use crate::function::portal::{Piece, SLOTS, Target};
 use crate::function::shape::Layout;
+use crate::function::stale::Stale;
 use crate::function::state::After;
 use crate::spec::{DESCRIPTOR_BYTES, Portal};
 use crate::task::LaneWork;
@@ -32,16 +33,19 @@ mod kind {
     pub(super) const RUNNING: u32 = 9;
     pub(super) const PIECES: u32 = 10;
     pub(super) const HELD: u32 = 11;
-    pub(super) const COUNT: usize = 11;
+    pub(super) const STALE: u32 = 12;
+    pub(super) const COUNT: usize = 12;
 }
 
-/// How a command goes on, and what was held, by number.
+/// How a command goes on, what was held, and where a PASID was left, by number.
 mod tag {
     pub(super) const NOTHING: u8 = 0;
     pub(super) const DISABLE_QUEUES: u8 = 1;
     pub(super) const DISABLE_DEVICE: u8 = 2;
     pub(super) const WORD: u8 = 0;
     pub(super) const DESCRIPTOR: u8 = 1;
+    pub(super) const PERMISSION: u8 = 0;
+    pub(super) const QUEUE: u8 = 1;
 }
 
 const REGISTERS_BYTES: usize = 5 * 4 + 1 + 4 * 8;
@@ -53,6 +57,7 @@ const QUEUE_BYTES: usize = 4 * 4 + 2;
 const USE_BYTES: usize = 1 + 4;
 const PIECE_BYTES: usize = 3 + 8 + DESCRIPTOR_BYTES;
 const HELD_BYTES: usize = 3 + DESCRIPTOR_BYTES;
+const STALE_BYTES: usize = 2 + 4;
 
 /// What stands behind the head is not longer.
 fn max_body_bytes(layout: &Layout) -> usize {
@@ -70,6 +75,13 @@ fn max_body_bytes(layout: &Layout) -> usize {
         + USE_BYTES * size
         + PIECE_BYTES * queues * 2 * SLOTS
         + HELD_BYTES * MAX_HELD
+        + STALE_BYTES * max_stale(layout)
+}
+
+/// No more PASIDs are left over: one for each vector, and one for each dedicated queue or descriptor.
+fn max_stale(layout: &Layout) -> usize {
+    let of_queues = usize::from(layout.queues) + usize::from(layout.shape.total_size);
+    usize::from(layout.vectors()) + of_queues
 }
 
 /// No state of a function of this shape is longer.
@@ -77,10 +89,19 @@ pub(in crate::function) fn max_len_bytes(layout: &Layout) -> usize {
     HEAD_BYTES + max_body_bytes(layout)
 }
 
-pub(super) fn format(layout: &Layout) -> StateFormat {
+/// The version of the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    /// It does not know of PASIDs that mean nothing any more: all are looked for; nor of read buffers. It is still read.
+    One = 1,
+    /// The one that is written.
+    Two = 2,
+}
+
+fn format(layout: &Layout, version: Version) -> StateFormat {
     StateFormat {
         magic: *b"palisdsa",
-        version: 1,
+        version: version as u32,
         max_body_bytes: max_body_bytes(layout),
     }
 }
@@ -104,6 +125,10 @@ fn words<const N: usize>(words: &[u32; N]) -> impl Iterator<Item = u8> {
 }
 
 pub(super) fn encode(state: &FunctionState, layout: &Layout) -> Vec<u8> {
+    encode_as(Version::Two, state, layout)
+}
+
+pub(super) fn encode_as(version: Version, state: &FunctionState, layout: &Layout) -> Vec<u8> {
     let mut body = Sections::default();
     body.add(kind::SHAPE, &shape_bytes(layout));
     body.add(kind::CONFIG, &state.config[..]);
@@ -169,7 +194,24 @@ pub(super) fn encode(state: &FunctionState, layout: &Layout) -> Vec<u8> {
         }
     }
     body.add(kind::HELD, &bytes);
-    format(layout).with_head(&body.into_body())
+    if version == Version::Two {
+        body.add(kind::STALE, &stale_bytes(&state.stale));
+    }
+    format(layout, version).with_head(&body.into_body())
+}
+
+fn stale_bytes(stale: &BTreeSet<Stale>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for one in stale {
+        match *one {
+            Stale::Permission { vector } => bytes.extend([tag::PERMISSION, vector]),
+            Stale::Queue { number, name } => {
+                bytes.extend([tag::QUEUE, number]);
+                bytes.extend(name.get().to_le_bytes());
+            }
+        }
+    }
+    bytes
 }
 
 fn running_bytes(running: Option<&RunningState>) -> Vec<u8> {
@@ -222,18 +264,24 @@ fn read_words<const N: usize>(rest: &mut Rest<'_>) -> Read<[u32; N]> {
 }
 
 pub(super) fn decode(bytes: &[u8], layout: &Layout) -> Result<FunctionState, Unreadable> {
-    let body = format(layout).body(bytes)?;
-    let state = decode_body(body, layout).map_err(Unreadable::Senseless)?;
-    state.check(layout).map_err(Unreadable::Senseless)?;
-    if encode(&state, layout) != bytes {
+    let (version, body) = match format(layout, Version::Two).body(bytes) {
+        Err(Unreadable::Version(1)) => (Version::One, format(layout, Version::One).body(bytes)?),
+        body => (Version::Two, body?),
+    };
+    let mut state = decode_body(body, version, layout).map_err(Unreadable::Senseless)?;
+    if encode_as(version, &state, layout) != bytes {
         return Err(Unreadable::Senseless(
             "it is not written as a function writes it",
         ));
     }
+    if version == Version::One {
+        state.clear_read_buffers();
+    }
+    state.check(layout).map_err(Unreadable::Senseless)?;
     Ok(state)
 }
 
-fn decode_body(mut body: Rest<'_>, layout: &Layout) -> Read<FunctionState> {
+fn decode_body(mut body: Rest<'_>, version: Version, layout: &Layout) -> Read<FunctionState> {
     let shape = body.section(kind::SHAPE)?.items(16, Rest::u8)?;
     if shape != shape_bytes(layout) {
         return Err("it is of a function of another shape: restore it into one of the same");
@@ -302,6 +350,10 @@ fn decode_body(mut body: Rest<'_>, layout: &Layout) -> Read<FunctionState> {
         Ok((queue, piece))
     })?;
     let held = body.section(kind::HELD)?.items(MAX_HELD, held)?;
+    let stale = match version {
+        Version::One => Vec::new(),
+        Version::Two => body.section(kind::STALE)?.items(max_stale(layout), stale)?,
+    };
     body.end()?;
     Ok(FunctionState {
         config,
@@ -314,6 +366,7 @@ fn decode_body(mut body: Rest<'_>, layout: &Layout) -> Read<FunctionState> {
         running,
         pieces,
         held,
+        stale: stale.into_iter().collect(),
     })
 }
 
@@ -342,6 +395,17 @@ fn running(mut section: Rest<'_>, layout: &Layout) -> Read<Option<RunningState>>
         queues,
         uses,
     }))
+}
+
+fn stale(rest: &mut Rest<'_>) -> Read<Stale> {
+    match rest.u8()? {
+        tag::PERMISSION => Ok(Stale::Permission { vector: rest.u8()? }),
+        tag::QUEUE => Ok(Stale::Queue {
+            number: rest.u8()?,
+            name: GuestPasid::new(rest.u32()?).map_err(|_| "there is no such PASID")?,
+        }),
+        _ => Err("where a PASID was left is not known"),
+    }
 }
 
 fn held(rest: &mut Rest<'_>) -> Read<Held> {

@@ -3,6 +3,7 @@
 //! A state is what the driver can see of its function, and what it counts on: configuration space, registers and
 //! tables, what it submitted and how far that has come, the command that waits, and the interrupts that it has not had.
 //! All PASIDs in it are the driver's; what they mean on this host is the policy's to say when the function goes on.
+//! Which of them meant nothing any more where it was saved, the state says itself.
 
 mod check;
 mod codec;
@@ -16,6 +17,7 @@ use palisade_units::GuestPasid;
 
 use super::portal::{Piece, Target};
 use super::shape::Layout;
+use super::stale::Stale;
 use super::state::After;
 use crate::Switch;
 use crate::spec::Descriptor;
@@ -43,6 +45,8 @@ pub(super) struct FunctionState {
     /// Descriptors that came in part, by queue.
     pub(super) pieces: Vec<(u8, Piece)>,
     pub(super) held: Vec<Held>,
+    /// The PASIDs that mean nothing any more, and are not to be looked for.
+    pub(super) stale: BTreeSet<Stale>,
 }
 
 /// Registers that are in no table.
@@ -101,6 +105,12 @@ impl FunctionState {
     /// The bytes, in the format of this version.
     pub(super) fn to_bytes(&self, layout: &Layout) -> Vec<u8> {
         codec::encode(self, layout)
+    }
+
+    /// The bytes as they were before there was more to say.
+    #[cfg(test)]
+    pub(super) fn to_bytes_of_version_one(&self, layout: &Layout) -> Vec<u8> {
+        codec::encode_as(codec::Version::One, self, layout)
     }
 
     /// The state of bytes, of a function of this shape. What it allocates is bounded by their number.

@@ -75,7 +75,13 @@ fn the_sequence_of_linux_idxd_brings_a_user_queue_up_and_down() {
         (1024, 8, 0)
     );
     assert_eq!(queues >> 48 & 0b1011, 0b1011, "shared, dedicated, priority");
+    assert_eq!(queues >> 52 & 0b11, 0b01, "occupancy, without an interrupt");
     assert_eq!((quad(0x30) & 0xff, quad(0x38) & 0xff), (4, 4));
+    assert_eq!(
+        quad(0x30) >> 8,
+        0x360,
+        "96 read buffers, for groups, with a limit"
+    );
     assert_eq!(
         [quad(0x40), quad(0x48), quad(0x50), quad(0x58)],
         [0x1_003f_03ff, 0, 0, 0]
@@ -107,7 +113,7 @@ fn the_sequence_of_linux_idxd_brings_a_user_queue_up_and_down() {
                     .unwrap();
             }
             driver.write(0x420 + group * 64, in_group);
-            driver.write(0x428 + group * 64, 0b1000);
+            driver.write(0x428 + group * 64, 0x0600_0009);
         }
     };
     group_zero(&driver);

@@ -2,14 +2,48 @@ use palisade_iommu::PageResponse;
 
 use super::{Driver, GROUPS, QUEUES, dedicated, shared};
 use crate::spec::{
-    Command, CommandCode, CommandError, CommandStatus, Descriptor, ErrorCode, Flags, QueueConfig,
-    Status, register, table,
+    Command, CommandCode, CommandError, CommandStatus, Descriptor, ErrorCode, Flags, GroupFlags,
+    QueueConfig, Status, register, table,
 };
 use crate::testing::{Host, run};
 
 const FROM: u64 = 0x10_0000;
 const TO: u64 = 0x20_0000;
 const RECORD: u64 = 0x8_0000;
+
+/// Where the flags of the first group stand.
+const FLAGS: u64 = GROUPS + table::GRPCFG_FLAGS;
+
+fn read_buffers(reserved: u8, allowed: u8) -> u32 {
+    let flags = GroupFlags::new().with_read_buffers_reserved(reserved);
+    flags.with_read_buffers_allowed(allowed).into_bits()
+}
+
+/// All of them in use, and the limit for one group: the values read back, as Linux shows them in sysfs.
+#[test]
+fn r69_read_buffers_are_given_to_groups() {
+    let host = Host::new();
+    let driver = Driver::new(&host);
+    let total = driver.read(register::GRPCAP) >> 8 & 0xff;
+    assert_eq!(total, 96);
+    let limited = read_buffers(60, 60)
+        | GroupFlags::new()
+            .with_use_read_buffer_limit(true)
+            .into_bits();
+    driver.write(register::GENCFG, total);
+    driver.write(FLAGS, limited);
+    driver.write(FLAGS + 64, read_buffers(36, 96));
+    driver.set_up(&[dedicated(1)]);
+    driver.enable(0);
+    driver.write(FLAGS, 0);
+    assert_eq!(driver.read(FLAGS), limited, "locked");
+    assert_eq!(driver.read(FLAGS + 64), read_buffers(36, 96));
+    assert_eq!(driver.read(register::GENCFG), total);
+    host.process(1).map(RECORD, RECORD, 1);
+    driver.submit(0, &Descriptor::no_op().with_record(RECORD));
+    run(&mut host.engine());
+    assert_eq!(Status(host.bytes(RECORD, 1)[0]), Status::SUCCESS);
+}
 
 type Spoil<'a> = &'a dyn Fn(&Driver);
 
@@ -28,7 +62,7 @@ fn refused_device(spoil: impl Fn(&Driver)) -> CommandError {
 #[test]
 fn r69_enable_device_has_its_errors() {
     assert_eq!(refused_device(|_| ()), CommandError::SUCCESS);
-    let cases: [(Spoil<'_>, CommandError); 7] = [
+    let cases: [(Spoil<'_>, CommandError); 11] = [
         (
             &|driver| {
                 assert_eq!(
@@ -64,6 +98,26 @@ fn r69_enable_device_has_its_errors() {
         (
             &|driver| driver.write(GROUPS + table::GRPCFG_ENGINES, 0),
             CommandError::GROUP_WITHOUT_ENGINE,
+        ),
+        // More reserved than there are, in two groups; allowed less than reserved, or more than there are.
+        (
+            &|driver| {
+                driver.write(FLAGS, read_buffers(50, 50));
+                driver.write(FLAGS + 64, read_buffers(47, 47));
+            },
+            CommandError::GROUP_READ_BUFFERS,
+        ),
+        (
+            &|driver| driver.write(FLAGS, read_buffers(8, 7)),
+            CommandError::GROUP_READ_BUFFERS,
+        ),
+        (
+            &|driver| driver.write(FLAGS + 64, read_buffers(0, 97)),
+            CommandError::GROUP_READ_BUFFERS,
+        ),
+        (
+            &|driver| driver.write(register::GENCFG, 97),
+            CommandError::GROUP_READ_BUFFERS,
         ),
     ];
     for (spoil, error) in cases {

@@ -8,6 +8,7 @@ mod interrupts;
 mod migration;
 mod pasids;
 mod portals;
+mod queues;
 mod registers;
 
 use std::sync::Arc;

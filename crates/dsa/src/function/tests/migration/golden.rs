@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use zerocopy::IntoBytes;
 
 use super::*;
+use crate::function::saved::FunctionState;
+use crate::function::shape::Layout;
 use crate::spec::InterruptPermission;
 
 /// Writes the files anew when set. Only a new version of the format may change them.
@@ -27,14 +29,14 @@ fn check(name: &str, machine: &Machine) {
 
 #[test]
 fn a_function_after_reset() {
-    check("function-v1-reset.bin", &Machine::new(0));
+    check("function-v2-reset.bin", &Machine::new(0));
 }
 
 #[test]
 fn a_function_that_has_halted() {
     let machine = Machine::with(0, &[dedicated(5)]);
     machine.driver.function.config_write(4, &[2, 0]);
-    check("function-v1-halted.bin", &machine);
+    check("function-v2-halted.bin", &machine);
 }
 
 /// Something of everything: a state for the hostile tests, too.
@@ -92,5 +94,50 @@ pub(super) fn at_work() -> Machine {
 
 #[test]
 fn a_function_at_work() {
-    check("function-v1-working.bin", &at_work());
+    check("function-v2-working.bin", &at_work());
+}
+
+/// The version before had no PASIDs that mean nothing any more.
+#[test]
+fn what_the_version_before_wrote_is_read() {
+    for name in ["reset", "halted", "working"] {
+        let old = std::fs::read(file(&format!("function-v1-{name}.bin"))).unwrap();
+        let new = std::fs::read(file(&format!("function-v2-{name}.bin"))).unwrap();
+        let machine = Machine::new(9);
+        machine.migration().stop();
+        machine.migration().restore(&old).unwrap();
+        assert!(machine.migration().save().unwrap() == new, "{name}");
+    }
+}
+
+/// What stood in the bits of read buffers before there were any had no effect, and no bounds.
+#[test]
+fn what_the_version_before_kept_of_read_buffers_is_gone() {
+    let layout = Layout::new(Shape::default(), 8);
+    let new = at_work().stop_and_save();
+    let mut state = FunctionState::from_bytes(&new, &layout).unwrap();
+    state.registers.general_config = 0xff;
+    state.groups[1][10] = u32::MAX;
+    state.groups[1][11] = u32::MAX;
+    assert!(FunctionState::from_bytes(&state.to_bytes(&layout), &layout).is_err());
+    let old = state.to_bytes_of_version_one(&layout);
+    let mut read = FunctionState::from_bytes(&old, &layout).unwrap();
+    assert_eq!(read.groups[1][10], 0x3f, "traffic classes");
+    read.groups[1][10] = 0;
+    assert!(read.to_bytes(&layout) == new);
+}
+
+#[test]
+fn a_function_with_read_buffers() {
+    let machine = Machine::new(0);
+    machine.driver.write(register::GENCFG, 96);
+    machine.driver.write(GROUPS + 40, 0x0600_1089);
+    machine.driver.write(GROUPS + 64 + 40, 0x0200_2009);
+    machine.driver.set_up(&[dedicated(5)]);
+    check("function-v2-read-buffers.bin", &machine);
+}
+
+#[test]
+fn a_function_whose_pasids_are_gone() {
+    check("function-v2-stale.bin", &super::stale::left_over());
 }

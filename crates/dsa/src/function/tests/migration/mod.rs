@@ -5,6 +5,7 @@ mod golden;
 mod hostile;
 mod property;
 mod racing;
+mod stale;
 mod stopped;
 mod work;
 
@@ -13,7 +14,7 @@ use std::sync::Mutex;
 
 use palisade_iommu::{FunctionHandle, PageResponse, PasidEnable};
 use palisade_pci::{Function, Migration};
-use palisade_units::GuestPasid;
+use palisade_units::{GuestPasid, PasidTag};
 use zerocopy::FromBytes;
 
 use super::*;
@@ -26,6 +27,8 @@ use crate::{Engine, Identity};
 const FROM: u64 = 0x10_0000;
 const TO: u64 = 0x20_0000;
 const RECORD: u64 = 0x8_0000;
+/// What a host's requests carry for PASIDs that were freed.
+const NOBODYS: u32 = 0xf_0000;
 const BLOCK: Flags = Flags::BLOCK_ON_FAULT;
 
 /// A policy under which requests carry the driver's PASID, moved by a number of this host.
@@ -41,6 +44,7 @@ struct Renamed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Heard {
     Resolved(Option<u32>, EntryPoint),
+    Stale(u32, EntryPoint),
     Pasids(PasidEnable),
     Forget,
 }
@@ -54,6 +58,20 @@ impl PasidPolicy for Renamed {
         }
         Ok(Identity {
             tag: number.map(|number| tag(number + self.by)),
+            hold: None,
+        })
+    }
+
+    fn meaning_now(&self, pasid: GuestPasid) -> Option<PasidTag> {
+        let number = pasid.get();
+        let refused = locked(&self.refused).contains(&number);
+        (!refused).then(|| tag(number + self.by))
+    }
+
+    fn resolve_stale(&self, pasid: GuestPasid, at: EntryPoint) -> Result<Identity, PasidRefused> {
+        locked(&self.heard).push(Heard::Stale(pasid.get(), at));
+        Ok(Identity {
+            tag: Some(tag(NOBODYS)),
             hold: None,
         })
     }
