@@ -176,6 +176,13 @@ impl Session {
             // Once is enough, and the other two go the other way.
             Command::Version | Command::DmaRead | Command::DmaWrite => Err(Errno::INVAL),
             Command::DeviceGetRegionIoFds | Command::DirtyPages => Err(Errno::NOTSUP),
+            // Where the extension was not agreed to, these are commands that the protocol does not have.
+            Command::PasidDmaRead
+            | Command::PasidDmaWrite
+            | Command::PasidTranslate
+            | Command::PasidPageRequest
+            | Command::PasidInvalidate
+            | Command::ContainerRequest => Err(Errno::NOTSUP),
         }
     }
 
