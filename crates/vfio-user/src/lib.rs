@@ -32,6 +32,10 @@ pub use client::{
 };
 pub use memory::ClientMemory;
 pub use region::Region;
-pub use server::{Connection, ConnectionError, End, PeerGone, PeerHandle};
+pub use server::{
+    AskError, Connection, ConnectionError, ContainerRequests, End, InvalidationDone, PasidOffer,
+    PeerGone, PeerHandle, Pending, RequestAnswer, RequestNumber, RequestReply, RequestSession,
+    Translated, TranslationCache,
+};
 
 pub use rustix::io::Errno;

@@ -1,21 +1,31 @@
 use std::{
     collections::VecDeque,
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    io::IoSlice,
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    thread::{self, ThreadId},
 };
 
 use palisade_units::Gpa;
 use rustix::{
     event::{EventfdFlags, eventfd},
     io::Errno,
-    net::{SendFlags, send},
+    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg},
 };
 use zerocopy::IntoBytes;
 
-use crate::wire::{Command, DmaAccess, Header, MAX_DATA_BYTES, ReplyWanted, push_frame};
+use super::pasids::{AskError, Asked, LateCounts, NotAnAnswer};
+use crate::wire::{
+    Command, DmaAccess, Frame, Header, MAX_DATA_BYTES, MAX_DESCRIPTORS, ReplyWanted,
+    pasid::PasidCapability, push_frame,
+};
 
 /// How much may wait for a peer that does not read, beyond what its socket holds.
 const MAX_WAITING_BYTES: usize = 1 << 20;
@@ -48,18 +58,27 @@ enum State {
     Closed,
 }
 
+/// Messages that wait to be sent, and what goes beside them: a message with descriptors is a piece by itself.
+#[derive(Debug, Default)]
+struct Piece {
+    bytes: Vec<u8>,
+    descriptors: Vec<Arc<OwnedFd>>,
+}
+
 #[derive(Debug)]
-struct Queue {
+pub(super) struct Queue {
     state: State,
     /// Requests to the peer from before the version.
     held: Vec<u8>,
-    pieces: VecDeque<Vec<u8>>,
+    pieces: VecDeque<Piece>,
     /// How much of the first piece is sent.
     head_sent: usize,
     waiting_bytes: usize,
-    message_id: u16,
+    pub(super) message_id: u16,
     /// The most that the peer takes in one write.
-    max_data_bytes: usize,
+    pub(super) max_data_bytes: usize,
+    /// What the extension has asked.
+    pub(super) asked: Asked,
 }
 
 /// What a connection's thread and the holders of its [`PeerHandle`]s share.
@@ -70,6 +89,11 @@ pub(crate) struct Shared {
     pub(crate) wake: OwnedFd,
     stopped: AtomicBool,
     unanswered: AtomicU64,
+    /// The thread that takes in answers.
+    own_thread: OnceLock<ThreadId>,
+    /// How many invalidations of translations have come.
+    epoch: AtomicU64,
+    pub(super) late: LateCounts,
     queue: Mutex<Queue>,
 }
 
@@ -80,6 +104,9 @@ impl Shared {
             wake: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
             stopped: AtomicBool::new(false),
             unanswered: AtomicU64::new(0),
+            own_thread: OnceLock::new(),
+            epoch: AtomicU64::new(0),
+            late: LateCounts::default(),
             queue: Mutex::new(Queue {
                 state: State::Negotiating,
                 held: Vec::new(),
@@ -88,6 +115,7 @@ impl Shared {
                 waiting_bytes: 0,
                 message_id: 0,
                 max_data_bytes: MAX_DATA_BYTES as usize,
+                asked: Asked::default(),
             }),
         })
     }
@@ -120,9 +148,11 @@ impl Shared {
         Ok(sent)
     }
 
-    /// From now on requests to the peer are sent, in pieces of at most `max_data_bytes`.
-    pub(crate) fn open(&self, max_data_bytes: u64) {
+    /// From now on requests to the peer are sent, in pieces of at most `max_data_bytes`; those of the extension where
+    /// it was agreed to.
+    pub(crate) fn open(&self, max_data_bytes: u64, extension: Option<PasidCapability>) {
         let mut queue = self.lock();
+        queue.asked.agree(extension);
         if queue.state == State::Negotiating {
             queue.state = State::Open;
             let held = std::mem::take(&mut queue.held);
@@ -138,14 +168,113 @@ impl Shared {
         queue.pieces.clear();
         queue.held = Vec::new();
         queue.waiting_bytes = 0;
+        queue.asked.clear();
+    }
+
+    /// The calling thread is the one that takes in answers.
+    pub(crate) fn own_thread_is_this(&self) {
+        let _ = self.own_thread.set(thread::current().id());
+    }
+
+    pub(super) fn is_own_thread(&self) -> bool {
+        self.own_thread.get() == Some(&thread::current().id())
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Answers from before are not to be kept any more.
+    pub(super) fn next_epoch(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Notes the peer's answer to one of our requests; `false` where none is due.
-    pub(crate) fn take_answer(&self) -> bool {
+    pub(crate) fn take_answer(&self, frame: &Frame<'_>) -> Result<bool, NotAnAnswer> {
+        let command = Command::from_raw(frame.header.command.get());
+        if let Some(command) = command.filter(|command| command.is_of_extension()) {
+            let id = frame.header.message_id.get();
+            let Some(on_answer) = self.lock().asked.take(id, command) else {
+                return Ok(false);
+            };
+            let outcome = frame.header.outcome().map(|()| frame.payload);
+            return on_answer(outcome, self.epoch()).map(|()| true);
+        }
+        Ok(self.take_plain_answer())
+    }
+
+    fn take_plain_answer(&self) -> bool {
         let less_one = |n: u64| n.checked_sub(1);
         self.unanswered
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less_one)
             .is_ok()
+    }
+
+    /// Sends a command of the extension. A peer that does not read makes the asker wait, and keeps its connection.
+    pub(super) fn send_question(
+        &self,
+        queue: &mut Queue,
+        id: u16,
+        command: Command,
+        parts: &[&[u8]],
+    ) -> Result<(), AskError> {
+        if queue.state != State::Open {
+            return Err(PeerGone.into());
+        }
+        let mut message = Vec::new();
+        let header = Header::command(id, command, ReplyWanted::Yes);
+        push_frame(&mut message, header, parts);
+        if queue.waiting_bytes + message.len() > MAX_WAITING_BYTES {
+            return Err(AskError::Busy);
+        }
+        queue.message_id = id;
+        self.transmit(queue, message).map_err(AskError::Gone)
+    }
+
+    /// Sends a reply from whatever thread, with its descriptors.
+    pub(super) fn send_late(
+        &self,
+        message: Vec<u8>,
+        descriptors: Vec<Arc<OwnedFd>>,
+    ) -> Result<(), PeerGone> {
+        let mut queue = self.lock();
+        if queue.state != State::Open {
+            return Err(PeerGone);
+        }
+        if queue.waiting_bytes + message.len() > MAX_WAITING_BYTES {
+            return Err(self.overrun(&mut queue));
+        }
+        if descriptors.is_empty() {
+            return self.transmit(&mut queue, message);
+        }
+        queue.waiting_bytes += message.len();
+        queue.pieces.push_back(Piece {
+            bytes: message,
+            descriptors,
+        });
+        queue.flush(&self.socket).map_err(|_| PeerGone)?;
+        self.wake();
+        Ok(())
+    }
+
+    /// Sends whole messages as far as the socket takes them, and queues the rest.
+    fn transmit(&self, queue: &mut Queue, mut messages: Vec<u8>) -> Result<(), PeerGone> {
+        if queue.pieces.is_empty() {
+            // An error shows up in the connection's own thread as well, which ends it.
+            let sent = send_some(&self.socket, &messages).map_err(|_| PeerGone)?;
+            messages.drain(..sent);
+        }
+        if !messages.is_empty() {
+            queue.push(&messages);
+            self.wake();
+        }
+        Ok(())
+    }
+
+    fn overrun(&self, queue: &mut Queue) -> PeerGone {
+        queue.state = State::Overrun;
+        self.wake();
+        PeerGone
     }
 
     fn wake(&self) {
@@ -153,7 +282,7 @@ impl Shared {
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -166,21 +295,35 @@ impl Queue {
         self.waiting_bytes += messages.len();
         let first_is_last = self.pieces.len() == 1;
         if let Some(last) = self.pieces.back_mut() {
-            let untouched = !first_is_last || self.head_sent == 0;
-            if untouched && last.len() + messages.len() <= PIECE_BYTES {
-                last.extend_from_slice(messages);
+            let untouched = (!first_is_last || self.head_sent == 0) && last.descriptors.is_empty();
+            if untouched && last.bytes.len() + messages.len() <= PIECE_BYTES {
+                last.bytes.extend_from_slice(messages);
                 return;
             }
         }
-        self.pieces.push_back(messages.to_vec());
+        self.pieces.push_back(Piece {
+            bytes: messages.to_vec(),
+            descriptors: Vec::new(),
+        });
     }
 
     fn flush(&mut self, socket: &UnixStream) -> Result<Sent, Errno> {
         while let Some(head) = self.pieces.front() {
-            let sent = send_some(socket, &head[self.head_sent..])?;
+            let sent = if self.head_sent == 0 && !head.descriptors.is_empty() {
+                let sent = send_beside(socket, &head.bytes, &head.descriptors)?;
+                if sent == 0 {
+                    return Ok(Sent::Waiting);
+                }
+                sent
+            } else {
+                send_some(socket, &head.bytes[self.head_sent..])?
+            };
             self.waiting_bytes -= sent;
             self.head_sent += sent;
-            if self.head_sent < head.len() {
+            if sent == 0 {
+                return Ok(Sent::Waiting);
+            }
+            if self.head_sent < head.bytes.len() {
                 return Ok(Sent::Waiting);
             }
             self.pieces.pop_front();
@@ -205,6 +348,28 @@ fn send_some(socket: &UnixStream, mut bytes: &[u8]) -> Result<usize, Errno> {
         }
     }
     Ok(total)
+}
+
+/// Sends the start of a message together with its descriptors; 0 where the socket takes nothing now.
+fn send_beside(
+    socket: &UnixStream,
+    message: &[u8],
+    descriptors: &[Arc<OwnedFd>],
+) -> Result<usize, Errno> {
+    let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(|fd| fd.as_fd()).collect();
+    loop {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+            return Err(Errno::MSGSIZE);
+        }
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match sendmsg(socket, &[IoSlice::new(message)], &mut control, flags) {
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(0),
+            other => return other,
+        }
+    }
 }
 
 /// Reaches the peer of a connection from any thread. Outlives the connection harmlessly.
@@ -242,24 +407,13 @@ impl PeerHandle {
             address = address.checked_add(part_bytes).unwrap_or(address);
         }
         if queue.held.len() + queue.waiting_bytes + messages.len() > MAX_WAITING_BYTES {
-            queue.state = State::Overrun;
-            self.shared.wake();
-            return Err(PeerGone);
+            return Err(self.shared.overrun(&mut queue));
         }
         if queue.state == State::Negotiating {
             queue.held.append(&mut messages);
             return Ok(());
         }
-        if queue.pieces.is_empty() {
-            // An error shows up in the connection's own thread as well, which ends it.
-            let sent = send_some(&self.shared.socket, &messages).map_err(|_| PeerGone)?;
-            messages.drain(..sent);
-        }
-        if !messages.is_empty() {
-            queue.push(&messages);
-            self.shared.wake();
-        }
-        Ok(())
+        self.shared.transmit(&mut queue, messages)
     }
 
     /// Ends the connection: its [`super::Connection::run`] returns soon.
