@@ -28,7 +28,8 @@ mod server;
 pub mod wire;
 
 pub use client::{
-    Client, ClientError, DmaWrite, IrqIndex, IrqInfo, RegionInfo, ServerInfo, Ticket,
+    Client, ClientError, ContainerReply, DmaWrite, IrqIndex, IrqInfo, PageAnswer, PasidHandler,
+    RegionInfo, ServerInfo, Ticket,
 };
 pub use memory::ClientMemory;
 pub use region::Region;
