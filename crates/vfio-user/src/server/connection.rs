@@ -185,8 +185,7 @@ impl Connection {
                     if let Some(agreed) =
                         session.handle(&frame, descriptors, offer, &is_stopped, replies)?
                     {
-                        self.send()?;
-                        self.open(&agreed);
+                        self.open(&agreed)?;
                     }
                 }
                 Kind::Reply => match self.shared.take_answer(&frame) {
@@ -202,13 +201,15 @@ impl Connection {
         self.send()
     }
 
-    fn open(&mut self, agreed: &Agreed) {
+    fn open(&mut self, agreed: &Agreed) -> Result<(), ConnectionError> {
         let theirs = &agreed.theirs;
         if let (Some(extension), Some(offer)) = (agreed.extension, &self.offer) {
             let max = theirs.max_descriptors.min(MAX_DESCRIPTORS as u64);
             self.extension = Some(Extension::new(&self.shared, extension, max, offer));
         }
-        self.shared.open(theirs.max_data_bytes, agreed.extension);
+        self.shared
+            .open(&mut self.replies, theirs.max_data_bytes, agreed.extension)
+            .map_err(ConnectionError::Socket)
     }
 
     fn send(&mut self) -> Result<Sent, ConnectionError> {

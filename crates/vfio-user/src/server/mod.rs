@@ -7,6 +7,7 @@ mod interrupts;
 mod migration;
 mod outgoing;
 mod pasids;
+mod queue;
 mod receiver;
 mod session;
 mod signaller;

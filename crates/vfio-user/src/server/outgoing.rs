@@ -1,11 +1,5 @@
 use std::{
-    collections::VecDeque,
-    io::IoSlice,
-    mem::MaybeUninit,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::net::UnixStream,
-    },
+    os::{fd::OwnedFd, unix::net::UnixStream},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,69 +11,26 @@ use palisade_units::Gpa;
 use rustix::{
     event::{EventfdFlags, eventfd},
     io::Errno,
-    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg},
 };
 use zerocopy::IntoBytes;
 
-use super::pasids::{AskError, Asked, LateCounts, NotAnAnswer};
+pub(crate) use super::queue::Sent;
+use super::{
+    pasids::{AskError, LateCounts, NotAnAnswer},
+    queue::{Queue, State},
+};
 use crate::wire::{
-    Command, DmaAccess, Frame, Header, MAX_DATA_BYTES, MAX_DESCRIPTORS, ReplyWanted,
-    pasid::PasidCapability, push_frame,
+    Command, DmaAccess, Frame, Header, MAX_DATA_BYTES, ReplyWanted, pasid::PasidCapability,
+    push_frame,
 };
 
 /// How much may wait for a peer that does not read, beyond what its socket holds.
 const MAX_WAITING_BYTES: usize = 1 << 20;
-/// Messages are queued in pieces of about this size. The kernel takes a piece as a whole or not at
-/// all, so that no peer finds half a header in its socket; some give up then.
-const PIECE_BYTES: usize = 16 << 10;
 
 /// The connection has ended, or its peer does not read what it is sent and is being dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the peer is gone: nothing can be written to its memory any more")]
 pub struct PeerGone;
-
-/// Whether something waits to be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sent {
-    /// Nothing waits.
-    All,
-    /// The peer must read first.
-    Waiting,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// No version yet: requests to the peer wait, since one before the answer would end some peers.
-    Negotiating,
-    /// Messages go to the socket, or wait for it.
-    Open,
-    /// The peer let too much wait.
-    Overrun,
-    Closed,
-}
-
-/// Messages that wait to be sent, and what goes beside them: a message with descriptors is a piece by itself.
-#[derive(Debug, Default)]
-struct Piece {
-    bytes: Vec<u8>,
-    descriptors: Vec<Arc<OwnedFd>>,
-}
-
-#[derive(Debug)]
-pub(super) struct Queue {
-    state: State,
-    /// Requests to the peer from before the version.
-    held: Vec<u8>,
-    pieces: VecDeque<Piece>,
-    /// How much of the first piece is sent.
-    head_sent: usize,
-    waiting_bytes: usize,
-    pub(super) message_id: u16,
-    /// The most that the peer takes in one write.
-    pub(super) max_data_bytes: usize,
-    /// What the extension has asked.
-    pub(super) asked: Asked,
-}
 
 /// What a connection's thread and the holders of its [`PeerHandle`]s share.
 #[derive(Debug)]
@@ -107,16 +58,7 @@ impl Shared {
             own_thread: OnceLock::new(),
             epoch: AtomicU64::new(0),
             late: LateCounts::default(),
-            queue: Mutex::new(Queue {
-                state: State::Negotiating,
-                held: Vec::new(),
-                pieces: VecDeque::new(),
-                head_sent: 0,
-                waiting_bytes: 0,
-                message_id: 0,
-                max_data_bytes: MAX_DATA_BYTES as usize,
-                asked: Asked::default(),
-            }),
+            queue: Mutex::new(Queue::new()),
         })
     }
 
@@ -131,27 +73,19 @@ impl Shared {
 
     /// Sends what waits, then `messages`; leaves `messages` empty.
     pub(crate) fn send(&self, messages: &mut Vec<u8>) -> Result<Sent, Errno> {
-        let mut queue = self.lock();
-        let mut sent = queue.flush(&self.socket)?;
-        if !messages.is_empty() {
-            if sent == Sent::All {
-                let now = send_some(&self.socket, messages)?;
-                if now < messages.len() {
-                    queue.push(&messages[now..]);
-                    sent = Sent::Waiting;
-                }
-            } else {
-                queue.push(messages);
-            }
-            messages.clear();
-        }
-        Ok(sent)
+        self.lock().send(&self.socket, messages)
     }
 
-    /// From now on requests to the peer are sent, in pieces of at most `max_data_bytes`; those of the extension where
-    /// it was agreed to.
-    pub(crate) fn open(&self, max_data_bytes: u64, extension: Option<PasidCapability>) {
+    /// Sends the answer to the version. Behind it requests to the peer are sent, in pieces of at most `max_data_bytes`,
+    /// and those of the extension where it was agreed to. Who has the answer finds all this done.
+    pub(crate) fn open(
+        &self,
+        answer: &mut Vec<u8>,
+        max_data_bytes: u64,
+        extension: Option<PasidCapability>,
+    ) -> Result<(), Errno> {
         let mut queue = self.lock();
+        queue.send(&self.socket, answer)?;
         queue.asked.agree(extension);
         if queue.state == State::Negotiating {
             queue.state = State::Open;
@@ -160,6 +94,7 @@ impl Shared {
         }
         let bytes = usize::try_from(max_data_bytes).unwrap_or(usize::MAX);
         queue.max_data_bytes = bytes.clamp(1, MAX_DATA_BYTES as usize);
+        Ok(())
     }
 
     pub(crate) fn close(&self) {
@@ -247,25 +182,18 @@ impl Shared {
         if descriptors.is_empty() {
             return self.transmit(&mut queue, message);
         }
-        queue.waiting_bytes += message.len();
-        queue.pieces.push_back(Piece {
-            bytes: message,
-            descriptors,
-        });
-        queue.flush(&self.socket).map_err(|_| PeerGone)?;
-        self.wake();
-        Ok(())
+        let sent = queue.transmit_beside(&self.socket, message, descriptors);
+        self.wake_to_send(sent)
     }
 
-    /// Sends whole messages as far as the socket takes them, and queues the rest.
-    fn transmit(&self, queue: &mut Queue, mut messages: Vec<u8>) -> Result<(), PeerGone> {
-        if queue.pieces.is_empty() {
-            // An error shows up in the connection's own thread as well, which ends it.
-            let sent = send_some(&self.socket, &messages).map_err(|_| PeerGone)?;
-            messages.drain(..sent);
-        }
-        if !messages.is_empty() {
-            queue.push(&messages);
+    /// An error shows up in the connection's own thread as well, which ends it.
+    fn transmit(&self, queue: &mut Queue, messages: Vec<u8>) -> Result<(), PeerGone> {
+        let sent = queue.transmit(&self.socket, messages);
+        self.wake_to_send(sent)
+    }
+
+    fn wake_to_send(&self, sent: Result<Sent, Errno>) -> Result<(), PeerGone> {
+        if sent.map_err(|_| PeerGone)? == Sent::Waiting {
             self.wake();
         }
         Ok(())
@@ -284,91 +212,6 @@ impl Shared {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Queue {
-    fn push(&mut self, messages: &[u8]) {
-        if messages.is_empty() {
-            return;
-        }
-        self.waiting_bytes += messages.len();
-        let first_is_last = self.pieces.len() == 1;
-        if let Some(last) = self.pieces.back_mut() {
-            let untouched = (!first_is_last || self.head_sent == 0) && last.descriptors.is_empty();
-            if untouched && last.bytes.len() + messages.len() <= PIECE_BYTES {
-                last.bytes.extend_from_slice(messages);
-                return;
-            }
-        }
-        self.pieces.push_back(Piece {
-            bytes: messages.to_vec(),
-            descriptors: Vec::new(),
-        });
-    }
-
-    fn flush(&mut self, socket: &UnixStream) -> Result<Sent, Errno> {
-        while let Some(head) = self.pieces.front() {
-            let sent = if self.head_sent == 0 && !head.descriptors.is_empty() {
-                let sent = send_beside(socket, &head.bytes, &head.descriptors)?;
-                if sent == 0 {
-                    return Ok(Sent::Waiting);
-                }
-                sent
-            } else {
-                send_some(socket, &head.bytes[self.head_sent..])?
-            };
-            self.waiting_bytes -= sent;
-            self.head_sent += sent;
-            if sent == 0 {
-                return Ok(Sent::Waiting);
-            }
-            if self.head_sent < head.bytes.len() {
-                return Ok(Sent::Waiting);
-            }
-            self.pieces.pop_front();
-            self.head_sent = 0;
-        }
-        Ok(Sent::All)
-    }
-}
-
-/// Sends as much as the socket takes now.
-fn send_some(socket: &UnixStream, mut bytes: &[u8]) -> Result<usize, Errno> {
-    let mut total = 0;
-    while !bytes.is_empty() {
-        match send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(sent) => {
-                total += sent;
-                bytes = bytes.get(sent..).unwrap_or_default();
-            }
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => break,
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(total)
-}
-
-/// Sends the start of a message together with its descriptors; 0 where the socket takes nothing now.
-fn send_beside(
-    socket: &UnixStream,
-    message: &[u8],
-    descriptors: &[Arc<OwnedFd>],
-) -> Result<usize, Errno> {
-    let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(|fd| fd.as_fd()).collect();
-    loop {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-            return Err(Errno::MSGSIZE);
-        }
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        match sendmsg(socket, &[IoSlice::new(message)], &mut control, flags) {
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => return Ok(0),
-            other => return other,
-        }
     }
 }
 

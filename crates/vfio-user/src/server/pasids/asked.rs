@@ -54,7 +54,6 @@ impl Asked {
 
     /// Nothing will be answered any more.
     pub(crate) fn clear(&mut self) {
-        self.agreed = None;
         self.questions.clear();
         self.groups.clear();
     }

@@ -272,10 +272,7 @@ impl Shared {
         let (sender, answer) = sync_channel(1);
         let mut queue = self.lock();
         if !queue.asked.has_room() {
-            return Err(queue
-                .asked
-                .agreed()
-                .map_or(AskError::Gone(PeerGone), |_| AskError::Busy));
+            return Err(AskError::Busy);
         }
         let id = queue.asked.free_id(queue.message_id);
         self.send_question(&mut queue, id, command, parts)?;
@@ -301,12 +298,7 @@ impl Shared {
         let command = Command::PasidPageRequest;
         let mut queue = self.lock();
         let group = queue.asked.free_group();
-        let group = group.ok_or(
-            queue
-                .asked
-                .agreed()
-                .map_or(AskError::Gone(PeerGone), |_| AskError::Busy),
-        )?;
+        let group = group.ok_or(AskError::Busy)?;
         let (payload, decode) = message(group);
         let id = queue.asked.free_id(queue.message_id);
         self.send_question(&mut queue, id, command, &[&payload])?;
