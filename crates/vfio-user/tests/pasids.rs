@@ -321,6 +321,39 @@ fn an_invalidation_waits_for_the_device_and_the_device_is_answered_meanwhile() {
     device.join().unwrap();
 }
 
+/// A device that waits where it must not.
+#[derive(Default)]
+struct Waits {
+    peer: Mutex<Option<PeerHandle>>,
+    found: Mutex<Option<AskError>>,
+}
+
+impl TranslationCache for Waits {
+    fn invalidate(&self, _: Invalidation, done: InvalidationDone) {
+        let peer = self.peer.lock().unwrap().clone().unwrap();
+        let read = peer.read_tagged(reads(5), Iova::new(SOURCE), 1).unwrap();
+        *self.found.lock().unwrap() = read.wait(LIMIT).err();
+        done.complete();
+    }
+}
+
+#[test]
+fn the_connections_own_thread_is_told_that_it_waits_in_vain() {
+    let waits = Arc::new(Waits::default());
+    let offer = PasidOffer {
+        cache: Some(Arc::clone(&waits) as _),
+        ..PasidOffer::default()
+    };
+    let (server, mut client) = connected(offer, &guest());
+    *waits.peer.lock().unwrap() = Some(server.peer.clone());
+    let all = Invalidation {
+        pasids: PasidScope::All,
+        range: None,
+    };
+    client.invalidate(all).unwrap();
+    assert_eq!(*waits.found.lock().unwrap(), Some(AskError::OwnThread));
+}
+
 #[test]
 fn what_was_not_agreed_is_refused_before_anything_is_sent() {
     let page = [WantedPage {
