@@ -129,7 +129,7 @@ impl Client {
         };
         let agreed = match proposal {
             Some(proposal) => {
-                let agreed = PasidCapability::parse(text)?;
+                let agreed = PasidCapability::parse_answer(text)?;
                 if agreed.is_some_and(|agreed| !agreed.is_within(&proposal)) {
                     return Err(ClientError::BeyondProposal);
                 }

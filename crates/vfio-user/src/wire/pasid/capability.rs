@@ -72,6 +72,23 @@ impl PasidCapability {
     /// # Errors
     /// [`BadCapabilities`] where what is named is no such object, or its numbers leave nothing to work with.
     pub fn parse(text: &[u8]) -> Result<Option<Self>, BadCapabilities> {
+        Ok(Self::parse_versioned(text)?.map(|(_, said)| said))
+    }
+
+    /// What a server's answer says to who proposed [`PASID_VERSION`].
+    ///
+    /// # Errors
+    /// As [`Self::parse`], and where the version is a later one.
+    pub fn parse_answer(text: &[u8]) -> Result<Option<Self>, BadCapabilities> {
+        match Self::parse_versioned(text)? {
+            Some((version, _)) if version > PASID_VERSION => Err(BadCapabilities(
+                "`pasid.version` must not be later than was proposed",
+            )),
+            other => Ok(other.map(|(_, said)| said)),
+        }
+    }
+
+    fn parse_versioned(text: &[u8]) -> Result<Option<(u64, Self)>, BadCapabilities> {
         let json = text.strip_suffix(&[0]).unwrap_or(text);
         let top: Value = serde_json::from_slice(json).unwrap_or_default();
         match top.get("capabilities").and_then(|names| names.get("pasid")) {
@@ -81,14 +98,15 @@ impl PasidCapability {
         }
     }
 
-    fn from_names(names: &Map<String, Value>) -> Result<Self, BadCapabilities> {
+    fn from_names(names: &Map<String, Value>) -> Result<(u64, Self), BadCapabilities> {
         let number = |name, default| super::super::capabilities::number(names, name, default);
         let bounded = |name, limit: u16| {
             let number = number(name, 0)?;
             Ok(u16::try_from(number).map_or(limit, |number| number.min(limit)))
         };
         // A later version has what this one has.
-        if number("version", 0)? < PASID_VERSION {
+        let version = number("version", 0)?;
+        if version < PASID_VERSION {
             return Err(BadCapabilities("`pasid.version` must be 1 at least"));
         }
         let width = u8::try_from(number("width", PASID_BITS.into())?).unwrap_or(u8::MAX);
@@ -106,13 +124,14 @@ impl PasidCapability {
                     .ok_or(BadCapabilities("`pasid.requests` must be 0, 1 or 7"))?,
             ),
         };
-        Ok(Self {
+        let said = Self {
             width,
             max_commands,
             max_page_groups: bounded("max_page_groups", MAX_PAGE_GROUPS)?,
             max_invalidations: bounded("max_invalidations", Self::MAX_COMMANDS)?,
             requests,
-        })
+        };
+        Ok((version, said))
     }
 
     /// What both can do. The requests are those that the other side names, if this one names any.
@@ -201,6 +220,17 @@ mod tests {
         );
         assert_eq!(agreed.requests, Some(RequestAbi::V7));
         assert!(agreed.is_within(&narrow) && !wide.is_within(&narrow));
+    }
+
+    #[test]
+    fn a_later_version_may_be_proposed_and_not_answered() {
+        let said = |version| {
+            let pasid = format!("{{\"version\":{version},\"max_commands\":1}}");
+            format!("{{\"capabilities\":{{\"pasid\":{pasid}}}}}\0").into_bytes()
+        };
+        assert!(PasidCapability::parse(&said(2)).is_ok());
+        assert!(PasidCapability::parse_answer(&said(1)).is_ok());
+        assert!(PasidCapability::parse_answer(&said(2)).is_err());
     }
 
     #[test]

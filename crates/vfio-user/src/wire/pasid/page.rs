@@ -48,7 +48,7 @@ layout! {
     }
 }
 
-/// What came of a page request group (PCIe 10.4.2.2).
+/// What came of a page request group (PCIe 10.4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum PageResponse {
