@@ -105,6 +105,52 @@ fn a_device_copies_in_the_space_of_a_process() {
 }
 
 #[test]
+fn an_interrupt_after_data_is_seen_after_it() {
+    let guest = guest();
+    let (server, mut client) = connected(PasidOffer::default(), &guest);
+    for n in 1..50 {
+        let written = server.peer.write_tagged(writes(5), Iova::new(TARGET), &[n]);
+        server
+            .peer
+            .write_memory(Gpa::new(0xfee0_0000), &[n])
+            .unwrap();
+        let mut seen = 0;
+        while seen == 0 {
+            client.wait_messages(LIMIT).unwrap();
+            seen = client.poll_messages(|_| {}).unwrap();
+        }
+        let place = guest.place_of(5, TARGET).unwrap();
+        let mut data = [0];
+        guest.ram.read(place, &mut data).unwrap();
+        assert_eq!(data, [n]);
+        assert_eq!(written.unwrap().wait(LIMIT), Ok(()));
+    }
+}
+
+#[test]
+fn many_threads_of_a_device_ask_at_once() {
+    let guest = guest();
+    let (server, mut client) = connected(PasidOffer::default(), &guest);
+    let device = |n: u8| {
+        let peer = server.peer.clone();
+        thread::spawn(move || {
+            let at = Iova::new(TARGET + u64::from(n) * 64);
+            for round in 0..100 {
+                let data = [n ^ round; 64];
+                let written = peer.write_tagged(writes(5), at, &data).unwrap();
+                let read = peer.read_tagged(reads(5), at, 64).unwrap();
+                assert_eq!(written.wait(LIMIT), Ok(()));
+                assert_eq!(read.wait(LIMIT), Ok(data.to_vec()));
+            }
+        })
+    };
+    let threads: Vec<_> = (0..8).map(device).collect();
+    for thread in threads {
+        answer_until(&mut client, thread);
+    }
+}
+
+#[test]
 fn processes_do_not_meet_and_permissions_hold() {
     let guest = guest();
     guest.new_process(6);

@@ -122,6 +122,12 @@ impl Guest {
         (entry & PRESENT != 0).then_some((entry & !(PAGE_BYTES - 1), access))
     }
 
+    /// Where an address of a process lies in the guest's memory.
+    pub(crate) fn place_of(&self, raw: u32, at: u64) -> Option<u64> {
+        let (page, _) = self.walk(pasid(raw), at)?;
+        Some(page + at % PAGE_BYTES)
+    }
+
     fn places(&self, tag: Tag, at: Iova, len: usize) -> Result<Vec<(u64, usize)>, Errno> {
         let pasid = tag.pasid.ok_or(Errno::ACCESS)?;
         if !self.roots.lock().unwrap().contains_key(&pasid) {

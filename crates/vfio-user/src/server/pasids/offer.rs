@@ -18,6 +18,9 @@ impl PasidOffer {
     /// What is agreed with a client that proposes this.
     pub(crate) fn agree(&self, proposed: &PasidCapability) -> PasidCapability {
         let own = PasidCapability {
+            // Less than this is no agreement.
+            width: self.limits.width.max(1),
+            max_commands: self.limits.max_commands.max(1),
             max_invalidations: match self.cache {
                 Some(_) => self.limits.max_invalidations,
                 None => 0,
