@@ -151,7 +151,7 @@ fn many_threads_of_a_device_ask_at_once() {
 }
 
 #[test]
-fn processes_do_not_meet_and_permissions_hold() {
+fn r2_processes_do_not_meet_and_permissions_hold() {
     let guest = guest();
     guest.new_process(6);
     let (server, mut client) = connected(PasidOffer::default(), &guest);

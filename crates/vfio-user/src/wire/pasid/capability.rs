@@ -1,7 +1,8 @@
 use palisade_units::PASID_BITS;
 use serde_json::{Map, Value, json};
 
-use super::{super::BadCapabilities, MAX_PAGE_GROUPS};
+use super::MAX_PAGE_GROUPS;
+use crate::wire::{BadCapabilities, capabilities::number};
 
 /// The version of the extension that is spoken here.
 pub const PASID_VERSION: u64 = 1;
@@ -99,7 +100,7 @@ impl PasidCapability {
     }
 
     fn from_names(names: &Map<String, Value>) -> Result<(u64, Self), BadCapabilities> {
-        let number = |name, default| super::super::capabilities::number(names, name, default);
+        let number = |name, default| number(names, name, default);
         let bounded = |name, limit: u16| {
             let number = number(name, 0)?;
             Ok(u16::try_from(number).map_or(limit, |number| number.min(limit)))
