@@ -11,6 +11,11 @@
 //! the connection. Where [`ClientMemory::dirty_log`] names a space, the pages that the function writes meanwhile are
 //! logged and told. A peer that goes in the middle leaves a function that was reset.
 //!
+//! [`wire::pasid`] is an extension of our own, off unless both sides name it: a device reads and writes in the name of a
+//! PASID, asks for translations that it keeps until they are invalidated, and asks for pages, all of a VMM that owns the
+//! IOMMU unit ([`Connection::offer_pasids`], [`Client::with_pasids`]); and a VMM makes the container's requests on the
+//! device's connection ([`ContainerRequests`]). `docs/vfio-user-pasid.md` proposes it to the protocol.
+//!
 //! What this room will not do: listen, or say who may connect; know what it serves; release a tenant's
 //! memory and PASIDs, whose order is the owner's business. Of migration, the states PRE_COPY and RUNNING_P2P are not
 //! there, and are refused with `EINVAL`; of features, those that a function or a memory does not have are
@@ -29,10 +34,15 @@ mod server;
 pub mod wire;
 
 pub use client::{
-    Client, ClientError, DmaWrite, IrqIndex, IrqInfo, RegionInfo, ServerInfo, Ticket,
+    Client, ClientError, ContainerReply, DmaWrite, IrqIndex, IrqInfo, PageAnswer, PasidHandler,
+    RegionInfo, ServerInfo, Ticket,
 };
 pub use memory::ClientMemory;
 pub use region::Region;
-pub use server::{Connection, ConnectionError, End, PeerGone, PeerHandle};
+pub use server::{
+    AskError, Connection, ConnectionError, ContainerRequests, End, InvalidationDone, PasidOffer,
+    PeerGone, PeerHandle, Pending, RequestAnswer, RequestNumber, RequestReply, RequestSession,
+    Translated, TranslationCache,
+};
 
 pub use rustix::io::Errno;

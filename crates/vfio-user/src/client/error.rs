@@ -41,8 +41,17 @@ pub enum ClientError {
     /// An answer to nothing that was asked.
     #[error("the server answers message {0}, which is not outstanding")]
     UnexpectedReply(u16),
-    /// The server writes into memory faster than the writes are taken.
-    #[error("thousands of the server's writes wait: call `poll_messages` more often")]
+    /// The extension, or this part of it, was not agreed to.
+    #[error("the server has not agreed to this: name it in VERSION, or do without")]
+    NotAgreed,
+    /// The server agreed to more of the extension than was proposed.
+    #[error("the server agrees to more than was proposed to it")]
+    BeyondProposal,
+    /// No page request group with this index waits for an answer.
+    #[error("no page request group {0} waits for an answer")]
+    NoSuchGroup(u16),
+    /// The server writes into memory faster than the writes are taken, or asks faster than it reads the answers.
+    #[error("thousands of the server's messages wait: call `poll_messages` more often")]
     TooManyMessages,
 }
 

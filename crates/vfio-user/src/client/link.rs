@@ -3,7 +3,7 @@ use std::{
     io::IoSlice,
     mem::MaybeUninit,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
     thread,
@@ -18,10 +18,10 @@ use rustix::{
 };
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::ClientError;
+use super::{ClientError, beside::Beside, pasids::Answering};
 use crate::wire::{
     Command, Cut, DmaAccess, Frame, Header, Kind, MAX_DESCRIPTORS, MAX_FRAME_BYTES, ReplyWanted,
-    cut, push_frame,
+    cut, pasid::PageResponse, push_frame,
 };
 
 const BUFFER_BYTES: usize = 128 << 10;
@@ -57,6 +57,11 @@ pub(super) struct Link {
     outstanding: VecDeque<Outstanding>,
     answers: HashMap<u64, Result<Vec<u8>, ClientError>>,
     writes: VecDeque<(Gpa, Vec<u8>)>,
+    /// What answers the commands of the extension, where it was agreed to.
+    pub(super) answering: Option<Answering>,
+    /// Where descriptors come beside messages.
+    beside: Option<Beside>,
+    descriptors: HashMap<u64, Vec<OwnedFd>>,
 }
 
 impl Link {
@@ -72,7 +77,32 @@ impl Link {
             outstanding: VecDeque::new(),
             answers: HashMap::new(),
             writes: VecDeque::new(),
+            answering: None,
+            beside: None,
+            descriptors: HashMap::new(),
         }
+    }
+
+    /// From now on the server's commands of the extension are answered.
+    pub(super) fn answer_with(&mut self, answering: Answering) {
+        self.beside = answering.agreed.requests.map(|_| Beside::default());
+        self.answering = Some(answering);
+    }
+
+    /// The descriptors that came beside an answer, once it was waited for.
+    pub(super) fn take_descriptors(&mut self, sequence: u64) -> Vec<OwnedFd> {
+        self.descriptors.remove(&sequence).unwrap_or_default()
+    }
+
+    /// Answers a page request group.
+    pub(super) fn respond(
+        &mut self,
+        group: u16,
+        response: PageResponse,
+    ) -> Result<(), ClientError> {
+        let answering = self.answering.as_mut().ok_or(ClientError::NotAgreed)?;
+        answering.respond(group, response, &mut self.out)?;
+        self.flush()
     }
 
     /// Appends a message that has no answer.
@@ -233,24 +263,65 @@ impl Link {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        match recv(
-            &self.socket,
-            &mut self.buffer[self.end..],
-            RecvFlags::DONTWAIT,
-        ) {
-            Ok((_, 0)) | Err(Errno::CONNRESET) => return Err(ClientError::Closed),
-            Ok((_, received)) => self.end += received,
+        let room = &mut self.buffer[self.end..];
+        let received = match &mut self.beside {
+            Some(beside) => beside.receive(&self.socket, room),
+            None => recv(&self.socket, room, RecvFlags::DONTWAIT).map(|(_, received)| received),
+        };
+        match received {
+            Ok(0) | Err(Errno::CONNRESET) => return Err(ClientError::Closed),
+            Ok(received) => self.end += received,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
             Err(errno) => return Err(errno.into()),
         }
+        self.take_messages()?;
+        Ok(true)
+    }
+
+    /// Takes in the whole messages that have come. What comes behind the answer to VERSION waits until this is called
+    /// again: what was agreed decides how it is answered.
+    pub(super) fn take_messages(&mut self) -> Result<(), ClientError> {
         while let Cut::Whole(frame) = cut(&self.buffer[self.start..self.end])? {
             self.start += frame.len_bytes();
-            match frame.kind {
-                Kind::Reply => take_reply(&mut self.outstanding, &mut self.answers, &frame)?,
-                Kind::Command => take_command(&mut self.writes, &mut self.out, &frame)?,
+            let rest_bytes = self.end - self.start;
+            let command = frame.header.command.get();
+            let beside = self.beside.as_mut();
+            let descriptors = beside.map_or_else(Vec::new, |beside| beside.of_next(rest_bytes));
+            if frame.kind == Kind::Reply {
+                let sequence = take_reply(&mut self.outstanding, &mut self.answers, &frame)?;
+                if command == Command::Version.raw() {
+                    break;
+                }
+                if command == Command::ContainerRequest.raw() && !descriptors.is_empty() {
+                    self.descriptors.insert(sequence, descriptors);
+                }
+                continue;
+            }
+            let is_answered = match &mut self.answering {
+                Some(answering) => answering.take_command(&frame, &mut self.out),
+                None => false,
+            };
+            if !is_answered {
+                take_command(&mut self.writes, &mut self.out, &frame)?;
             }
         }
-        Ok(true)
+        if let Some(beside) = &mut self.beside {
+            beside.rest();
+        }
+        self.check_unsent()
+    }
+
+    /// A server that asks for more than was agreed and does not read the answers is not to fill the memory.
+    fn check_unsent(&self) -> Result<(), ClientError> {
+        let Some(answering) = &self.answering else {
+            return Ok(());
+        };
+        let commands = usize::from(answering.agreed.max_commands);
+        let limit = 2 * SEND_BYTES + (commands + 2) * MAX_FRAME_BYTES;
+        if self.out.len() - self.sent > limit {
+            return Err(ClientError::TooManyMessages);
+        }
+        Ok(())
     }
 
     fn sleep(&self, interest: PollFlags, timeout: Option<Duration>) -> Result<(), ClientError> {
@@ -267,7 +338,7 @@ fn take_reply(
     outstanding: &mut VecDeque<Outstanding>,
     answers: &mut HashMap<u64, Result<Vec<u8>, ClientError>>,
     frame: &Frame<'_>,
-) -> Result<(), ClientError> {
+) -> Result<u64, ClientError> {
     let message_id = frame.header.message_id.get();
     let found = outstanding
         .iter()
@@ -283,10 +354,11 @@ fn take_reply(
         Err(errno) => Err(ClientError::Refused(sent.command, errno)),
     };
     answers.insert(sent.sequence, answer);
-    Ok(())
+    Ok(sent.sequence)
 }
 
-/// Keeps a write into memory and answers it; refuses everything else.
+/// Keeps a write into memory and answers it; refuses everything else, which is all of the extension where it was
+/// not agreed to.
 fn take_command(
     writes: &mut VecDeque<(Gpa, Vec<u8>)>,
     out: &mut Vec<u8>,

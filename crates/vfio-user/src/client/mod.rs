@@ -1,8 +1,10 @@
 //! The client's side: for drivers, tests and benches.
 
+mod beside;
 mod error;
 mod link;
 mod migration;
+mod pasids;
 mod requests;
 
 use std::{os::unix::net::UnixStream, path::Path};
@@ -11,13 +13,18 @@ use palisade_units::Gpa;
 use zerocopy::{FromBytes, IntoBytes};
 
 pub use error::ClientError;
+pub use pasids::{ContainerReply, PageAnswer, PasidHandler};
 pub use requests::{IrqIndex, IrqInfo, RegionInfo};
 
 use crate::{
     Region,
-    wire::{Capabilities, Command, Header, MAX_DATA_BYTES, RegionAccess, ReplyWanted, Version},
+    wire::{
+        Capabilities, Command, Header, MAX_DATA_BYTES, RegionAccess, ReplyWanted, Version,
+        pasid::PasidCapability,
+    },
 };
 use link::Link;
+use pasids::Answering;
 
 /// What the server said of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,12 +80,40 @@ impl Client {
     /// # Errors
     /// [`ClientError`] where the server speaks something else.
     pub fn from_stream(stream: UnixStream) -> Result<Self, ClientError> {
+        let (mut client, _) = Self::negotiate(stream, None)?;
+        client.link.take_messages()?;
+        Ok(client)
+    }
+
+    /// Negotiates over a connected socket, and proposes the extension by which PASIDs cross it
+    /// ([`crate::wire::pasid`]). Where the server does not agree, the client speaks the plain protocol, and `handler` is
+    /// not called: [`Self::pasids`] tells.
+    ///
+    /// # Errors
+    /// As [`Self::from_stream`]; [`ClientError::BeyondProposal`].
+    pub fn with_pasids(
+        stream: UnixStream,
+        proposal: PasidCapability,
+        handler: Box<dyn PasidHandler>,
+    ) -> Result<Self, ClientError> {
+        let (mut client, agreed) = Self::negotiate(stream, Some(proposal))?;
+        if let Some(agreed) = agreed {
+            client.link.answer_with(Answering::new(agreed, handler));
+        }
+        client.link.take_messages()?;
+        Ok(client)
+    }
+
+    fn negotiate(
+        stream: UnixStream,
+        proposal: Option<PasidCapability>,
+    ) -> Result<(Self, Option<PasidCapability>), ClientError> {
         let mut link = Link::new(stream);
         let version = Version {
             major: 0.into(),
             minor: 0.into(),
         };
-        let text = Capabilities::own(1 << 16).text();
+        let text = Capabilities::own(1 << 16).text_with(proposal.as_ref());
         let answer = link.request(Command::Version, &[version.as_bytes(), &text], &[])?;
         let (version, text) = Version::read_from_prefix(&answer[..])
             .map_err(|_| ClientError::Answer(Command::Version))?;
@@ -92,7 +127,17 @@ impl Client {
             minor: version.minor.get(),
             capabilities: Capabilities::parse(text)?,
         };
-        Ok(Self { link, server })
+        let agreed = match proposal {
+            Some(proposal) => {
+                let agreed = PasidCapability::parse_answer(text)?;
+                if agreed.is_some_and(|agreed| !agreed.is_within(&proposal)) {
+                    return Err(ClientError::BeyondProposal);
+                }
+                agreed
+            }
+            None => None,
+        };
+        Ok((Self { link, server }, agreed))
     }
 
     /// What the server said of itself.

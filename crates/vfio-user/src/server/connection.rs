@@ -5,8 +5,9 @@ use rustix::io::Errno;
 
 use super::{
     outgoing::{PeerHandle, Sent, Shared},
+    pasids::{Extension, NotAnAnswer, PasidOffer},
     receiver::{Received, Receiver},
-    session::{Session, refuse},
+    session::{Agreed, Session, refuse},
     waiting::{Waiting, wait_for_room},
 };
 use crate::{
@@ -54,6 +55,9 @@ pub enum ConnectionError {
     /// The peer answers what nobody asked.
     #[error("a reply to command {0}, which was not sent")]
     UnexpectedReply(u16),
+    /// The peer's answer does not fit the question.
+    #[error("the answer to command {0:#x} does not fit what was asked")]
+    BadAnswer(u16),
     /// The peer does not read what it is sent.
     #[error("the peer does not read: too much waits to be sent to it")]
     PeerDoesNotRead,
@@ -68,6 +72,8 @@ pub struct Connection {
     shared: Arc<Shared>,
     receiver: Receiver,
     session: Session,
+    offer: Option<PasidOffer>,
+    extension: Option<Extension>,
     replies: Vec<u8>,
 }
 
@@ -88,8 +94,18 @@ impl Connection {
             shared: Arc::new(Shared::new(stream)?),
             receiver: Receiver::new(),
             session: Session::new(function, memory),
+            offer: None,
+            extension: None,
             replies: Vec::new(),
         })
+    }
+
+    /// Offers the extension by which PASIDs cross the connection ([`crate::wire::pasid`]) to a peer that names it. Any
+    /// other peer sees the plain protocol.
+    #[must_use]
+    pub fn offer_pasids(mut self, offer: PasidOffer) -> Self {
+        self.offer = Some(offer);
+        self
     }
 
     /// A handle to reach the peer, or end the connection, from other threads.
@@ -105,6 +121,7 @@ impl Connection {
     /// # Errors
     /// [`ConnectionError`] where the peer or the socket is at fault. It concerns this connection alone.
     pub fn run(mut self) -> Result<End, ConnectionError> {
+        self.shared.own_thread_is_this();
         let end = self.serve();
         if let Err(error) = &end {
             self.tell_why(error);
@@ -165,27 +182,52 @@ impl Connection {
         while !is_stopped()
             && let Some((frame, descriptors)) = self.receiver.next()?
         {
+            let command = frame.header.command.get();
             match frame.kind {
                 Kind::Command => {
-                    let (session, replies) = (&mut self.session, &mut self.replies);
-                    if let Some(agreed) =
-                        session.handle(&frame, descriptors, &is_stopped, replies)?
+                    if let Some(extension) = &mut self.extension
+                        && Extension::takes(&frame)
                     {
-                        self.send()?;
-                        self.shared.open(agreed.max_data_bytes);
+                        // What was asked before is answered before.
+                        self.shared
+                            .send(&mut self.replies)
+                            .map_err(ConnectionError::Socket)?;
+                        extension.handle(&frame, descriptors);
+                        if self.send()? == Sent::Waiting {
+                            return Ok(Sent::Waiting);
+                        }
+                        continue;
+                    }
+                    let (session, replies) = (&mut self.session, &mut self.replies);
+                    let offer = self.offer.as_ref();
+                    if let Some(agreed) =
+                        session.handle(&frame, descriptors, offer, &is_stopped, replies)?
+                    {
+                        self.open(&agreed)?;
                     }
                 }
-                Kind::Reply if self.shared.take_answer() => {}
-                Kind::Reply => {
-                    let command = frame.header.command.get();
-                    return Err(ConnectionError::UnexpectedReply(command));
-                }
+                Kind::Reply => match self.shared.take_answer(&frame) {
+                    Ok(true) => {}
+                    Ok(false) => return Err(ConnectionError::UnexpectedReply(command)),
+                    Err(NotAnAnswer) => return Err(ConnectionError::BadAnswer(command)),
+                },
             }
             if self.replies.len() >= SEND_BYTES && self.send()? == Sent::Waiting {
                 return Ok(Sent::Waiting);
             }
         }
         self.send()
+    }
+
+    fn open(&mut self, agreed: &Agreed) -> Result<(), ConnectionError> {
+        let theirs = &agreed.theirs;
+        if let (Some(extension), Some(offer)) = (agreed.extension, &self.offer) {
+            let max = theirs.max_descriptors.min(MAX_DESCRIPTORS as u64);
+            self.extension = Some(Extension::new(&self.shared, extension, max, offer));
+        }
+        self.shared
+            .open(&mut self.replies, theirs.max_data_bytes, agreed.extension)
+            .map_err(ConnectionError::Socket)
     }
 
     fn send(&mut self) -> Result<Sent, ConnectionError> {

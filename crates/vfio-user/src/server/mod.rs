@@ -6,6 +6,8 @@ mod features;
 mod interrupts;
 mod migration;
 mod outgoing;
+mod pasids;
+mod queue;
 mod receiver;
 mod session;
 mod signaller;
@@ -14,3 +16,7 @@ mod write_log;
 
 pub use connection::{Connection, ConnectionError, End};
 pub use outgoing::{PeerGone, PeerHandle};
+pub use pasids::{
+    AskError, ContainerRequests, InvalidationDone, PasidOffer, Pending, RequestAnswer,
+    RequestNumber, RequestReply, RequestSession, Translated, TranslationCache,
+};

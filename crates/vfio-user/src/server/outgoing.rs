@@ -1,78 +1,37 @@
 use std::{
-    collections::VecDeque,
     net::Shutdown,
     os::{fd::OwnedFd, unix::net::UnixStream},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    thread,
+    thread::{self, ThreadId},
 };
 
 use palisade_units::Gpa;
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
     io::Errno,
-    net::{SendFlags, send},
 };
 use zerocopy::IntoBytes;
 
-use crate::wire::{Command, DmaAccess, Header, MAX_DATA_BYTES, ReplyWanted, push_frame};
+pub(crate) use super::queue::Sent;
+use super::{
+    pasids::{AskError, LateCounts, NotAnAnswer},
+    queue::{Flusher, Queue, State},
+};
+use crate::wire::{
+    Command, DmaAccess, Frame, Header, MAX_DATA_BYTES, ReplyWanted, pasid::PasidCapability,
+    push_frame,
+};
 
 /// How much may wait for a peer that does not read, beyond what its socket holds.
 const MAX_WAITING_BYTES: usize = 1 << 20;
-/// Messages are queued in pieces of about this size. The kernel takes a piece as a whole or not at
-/// all, so that no peer finds half a header in its socket; some give up then.
-const PIECE_BYTES: usize = 16 << 10;
 
 /// The connection has ended, or its peer does not read what it is sent and is being dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the peer is gone: nothing can be written to its memory any more")]
 pub struct PeerGone;
-
-/// Who sends what waits, while the connection's thread sleeps until its peer sends something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flusher {
-    /// Nobody: nothing waits, or what waits is the thread's own.
-    None,
-    /// A thread that ends when nothing waits any more.
-    AtWork,
-}
-
-/// Whether something waits to be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sent {
-    /// Nothing waits.
-    All,
-    /// The peer must read first.
-    Waiting,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// No version yet: requests to the peer wait, since one before the answer would end some peers.
-    Negotiating,
-    /// Messages go to the socket, or wait for it.
-    Open,
-    /// The peer let too much wait.
-    Overrun,
-    Closed,
-}
-
-#[derive(Debug)]
-struct Queue {
-    state: State,
-    /// Requests to the peer from before the version.
-    held: Vec<u8>,
-    pieces: VecDeque<Vec<u8>>,
-    /// How much of the first piece is sent.
-    head_sent: usize,
-    waiting_bytes: usize,
-    flusher: Flusher,
-    message_id: u16,
-    /// The most that the peer takes in one write.
-    max_data_bytes: usize,
-}
 
 /// What a connection's thread and the holders of its [`PeerHandle`]s share.
 #[derive(Debug)]
@@ -82,6 +41,11 @@ pub(crate) struct Shared {
     pub(crate) wake: OwnedFd,
     stopped: AtomicBool,
     unanswered: AtomicU64,
+    /// The thread that takes in answers.
+    own_thread: OnceLock<ThreadId>,
+    /// How many invalidations of translations have come.
+    epoch: AtomicU64,
+    pub(super) late: LateCounts,
     queue: Mutex<Queue>,
 }
 
@@ -92,16 +56,10 @@ impl Shared {
             wake: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
             stopped: AtomicBool::new(false),
             unanswered: AtomicU64::new(0),
-            queue: Mutex::new(Queue {
-                state: State::Negotiating,
-                held: Vec::new(),
-                pieces: VecDeque::new(),
-                head_sent: 0,
-                waiting_bytes: 0,
-                flusher: Flusher::None,
-                message_id: 0,
-                max_data_bytes: MAX_DATA_BYTES as usize,
-            }),
+            own_thread: OnceLock::new(),
+            epoch: AtomicU64::new(0),
+            late: LateCounts::default(),
+            queue: Mutex::new(Queue::new()),
         })
     }
 
@@ -116,26 +74,20 @@ impl Shared {
 
     /// Sends what waits, then `messages`; leaves `messages` empty.
     pub(crate) fn send(&self, messages: &mut Vec<u8>) -> Result<Sent, Errno> {
-        let mut queue = self.lock();
-        let mut sent = queue.flush(&self.socket)?;
-        if !messages.is_empty() {
-            if sent == Sent::All {
-                let now = send_some(&self.socket, messages)?;
-                if now < messages.len() {
-                    queue.push(&messages[now..]);
-                    sent = Sent::Waiting;
-                }
-            } else {
-                queue.push(messages);
-            }
-            messages.clear();
-        }
-        Ok(sent)
+        self.lock().send(&self.socket, messages)
     }
 
-    /// From now on requests to the peer are sent, in pieces of at most `max_data_bytes`.
-    pub(crate) fn open(&self, max_data_bytes: u64) {
+    /// Sends the answer to the version. Behind it requests to the peer are sent, in pieces of at most `max_data_bytes`,
+    /// and those of the extension where it was agreed to. Who has the answer finds all this done.
+    pub(crate) fn open(
+        &self,
+        answer: &mut Vec<u8>,
+        max_data_bytes: u64,
+        extension: Option<PasidCapability>,
+    ) -> Result<(), Errno> {
         let mut queue = self.lock();
+        queue.send(&self.socket, answer)?;
+        queue.asked.agree(extension);
         if queue.state == State::Negotiating {
             queue.state = State::Open;
             let held = std::mem::take(&mut queue.held);
@@ -143,6 +95,7 @@ impl Shared {
         }
         let bytes = usize::try_from(max_data_bytes).unwrap_or(usize::MAX);
         queue.max_data_bytes = bytes.clamp(1, MAX_DATA_BYTES as usize);
+        Ok(())
     }
 
     pub(crate) fn close(&self) {
@@ -151,14 +104,124 @@ impl Shared {
         queue.pieces.clear();
         queue.held = Vec::new();
         queue.waiting_bytes = 0;
+        queue.asked.clear();
+    }
+
+    /// The calling thread is the one that takes in answers.
+    pub(crate) fn own_thread_is_this(&self) {
+        let _ = self.own_thread.set(thread::current().id());
+    }
+
+    pub(super) fn is_own_thread(&self) -> bool {
+        self.own_thread.get() == Some(&thread::current().id())
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Answers from before are not to be kept any more.
+    pub(super) fn next_epoch(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Notes the peer's answer to one of our requests; `false` where none is due.
-    pub(crate) fn take_answer(&self) -> bool {
+    pub(crate) fn take_answer(&self, frame: &Frame<'_>) -> Result<bool, NotAnAnswer> {
+        let command = Command::from_raw(frame.header.command.get());
+        if let Some(command) = command.filter(|command| command.is_of_extension()) {
+            let id = frame.header.message_id.get();
+            let Some(on_answer) = self.lock().asked.take(id, command) else {
+                return Ok(false);
+            };
+            let outcome = frame.header.outcome().map(|()| frame.payload);
+            return on_answer(outcome, self.epoch()).map(|()| true);
+        }
+        Ok(self.take_plain_answer())
+    }
+
+    fn take_plain_answer(&self) -> bool {
         let less_one = |n: u64| n.checked_sub(1);
         self.unanswered
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less_one)
             .is_ok()
+    }
+
+    /// Sends a command of the extension. A peer that does not read makes the asker wait, and keeps its connection.
+    pub(super) fn send_question(
+        self: &Arc<Self>,
+        queue: &mut Queue,
+        id: u16,
+        command: Command,
+        parts: &[&[u8]],
+    ) -> Result<(), AskError> {
+        if queue.state != State::Open {
+            return Err(PeerGone.into());
+        }
+        let mut message = Vec::new();
+        let header = Header::command(id, command, ReplyWanted::Yes);
+        push_frame(&mut message, header, parts);
+        if queue.waiting_bytes + message.len() > MAX_WAITING_BYTES {
+            return Err(AskError::Busy);
+        }
+        queue.message_id = id;
+        self.transmit(queue, message).map_err(AskError::Gone)
+    }
+
+    /// Sends a reply from whatever thread, with its descriptors.
+    pub(super) fn send_late(
+        self: &Arc<Self>,
+        message: Vec<u8>,
+        descriptors: Vec<Arc<OwnedFd>>,
+    ) -> Result<(), PeerGone> {
+        let mut queue = self.lock();
+        if queue.state != State::Open {
+            return Err(PeerGone);
+        }
+        if queue.waiting_bytes + message.len() > MAX_WAITING_BYTES {
+            return Err(self.overrun(&mut queue));
+        }
+        if descriptors.is_empty() {
+            return self.transmit(&mut queue, message);
+        }
+        let sent = queue.transmit_beside(&self.socket, message, descriptors);
+        self.send_the_rest(&mut queue, sent)
+    }
+
+    /// An error shows up in the connection's own thread as well, which ends it.
+    fn transmit(self: &Arc<Self>, queue: &mut Queue, messages: Vec<u8>) -> Result<(), PeerGone> {
+        let sent = queue.transmit(&self.socket, messages);
+        self.send_the_rest(queue, sent)
+    }
+
+    /// Has what waits sent by somebody: the connection's thread may sleep until its peer sends something.
+    fn send_the_rest(
+        self: &Arc<Self>,
+        queue: &mut Queue,
+        sent: Result<Sent, Errno>,
+    ) -> Result<(), PeerGone> {
+        if sent.map_err(|_| PeerGone)? == Sent::Waiting && queue.flusher == Flusher::None {
+            self.flush_later(queue)?;
+        }
+        Ok(())
+    }
+
+    fn flush_later(self: &Arc<Self>, queue: &mut Queue) -> Result<(), PeerGone> {
+        let shared = Arc::clone(self);
+        let started = thread::Builder::new()
+            .name("flush".to_owned())
+            .spawn(move || shared.flush_all());
+        if started.is_err() {
+            // The host has no threads left. The peer can connect anew.
+            return Err(self.overrun(queue));
+        }
+        queue.flusher = Flusher::AtWork;
+        Ok(())
+    }
+
+    fn overrun(&self, queue: &mut Queue) -> PeerGone {
+        queue.state = State::Overrun;
+        self.wake();
+        PeerGone
     }
 
     /// Wakes the connection's thread for the last time: it sleeps until something comes, or until the peer reads.
@@ -186,58 +249,9 @@ impl Shared {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl Queue {
-    fn push(&mut self, messages: &[u8]) {
-        if messages.is_empty() {
-            return;
-        }
-        self.waiting_bytes += messages.len();
-        let first_is_last = self.pieces.len() == 1;
-        if let Some(last) = self.pieces.back_mut() {
-            let untouched = !first_is_last || self.head_sent == 0;
-            if untouched && last.len() + messages.len() <= PIECE_BYTES {
-                last.extend_from_slice(messages);
-                return;
-            }
-        }
-        self.pieces.push_back(messages.to_vec());
-    }
-
-    fn flush(&mut self, socket: &UnixStream) -> Result<Sent, Errno> {
-        while let Some(head) = self.pieces.front() {
-            let sent = send_some(socket, &head[self.head_sent..])?;
-            self.waiting_bytes -= sent;
-            self.head_sent += sent;
-            if self.head_sent < head.len() {
-                return Ok(Sent::Waiting);
-            }
-            self.pieces.pop_front();
-            self.head_sent = 0;
-        }
-        Ok(Sent::All)
-    }
-}
-
-/// Sends as much as the socket takes now.
-fn send_some(socket: &UnixStream, mut bytes: &[u8]) -> Result<usize, Errno> {
-    let mut total = 0;
-    while !bytes.is_empty() {
-        match send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(sent) => {
-                total += sent;
-                bytes = bytes.get(sent..).unwrap_or_default();
-            }
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => break,
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(total)
 }
 
 /// Reaches the peer of a connection from any thread. Outlives the connection harmlessly.
@@ -275,39 +289,13 @@ impl PeerHandle {
             address = address.checked_add(part_bytes).unwrap_or(address);
         }
         if queue.held.len() + queue.waiting_bytes + messages.len() > MAX_WAITING_BYTES {
-            queue.state = State::Overrun;
-            self.shared.wake();
-            return Err(PeerGone);
+            return Err(self.shared.overrun(&mut queue));
         }
         if queue.state == State::Negotiating {
             queue.held.append(&mut messages);
             return Ok(());
         }
-        if queue.pieces.is_empty() {
-            // An error shows up in the connection's own thread as well, which ends it.
-            let sent = send_some(&self.shared.socket, &messages).map_err(|_| PeerGone)?;
-            messages.drain(..sent);
-        }
-        queue.push(&messages);
-        if !queue.pieces.is_empty() && queue.flusher == Flusher::None {
-            self.flush_later(&mut queue)?;
-        }
-        Ok(())
-    }
-
-    fn flush_later(&self, queue: &mut Queue) -> Result<(), PeerGone> {
-        let shared = Arc::clone(&self.shared);
-        let started = thread::Builder::new()
-            .name("flush".to_owned())
-            .spawn(move || shared.flush_all());
-        if started.is_err() {
-            // The host has no threads left. The peer can connect anew.
-            queue.state = State::Overrun;
-            self.shared.wake();
-            return Err(PeerGone);
-        }
-        queue.flusher = Flusher::AtWork;
-        Ok(())
+        self.shared.transmit(&mut queue, messages)
     }
 
     /// Ends the connection: its [`super::Connection::run`] returns soon.

@@ -9,6 +9,7 @@ use super::{
     dma::{DmaMaps, MAX_MAPS},
     features::Features,
     interrupts::{IRQ_TYPES, Vectors},
+    pasids::PasidOffer,
 };
 use crate::{
     ClientMemory, Region,
@@ -16,9 +17,15 @@ use crate::{
         Capabilities, Command, DEVICE_IS_PCI, DEVICE_RESETS, DeviceInfo, DmaMap, DmaUnmap, Frame,
         HEADER_BYTES, Header, IrqInfo, IrqSet, Kind, MAX_DATA_BYTES, REGION_READS, REGION_WRITES,
         RegionAccess, RegionInfo, RegionIoFds, ReplyWanted, SingleWrite, Version, WriteMultiHeader,
-        push_frame,
+        pasid::PasidCapability, push_frame,
     },
 };
+
+/// What the peer has just told, and what of the extension was agreed with it.
+pub(crate) struct Agreed {
+    pub(crate) theirs: Capabilities,
+    pub(crate) extension: Option<PasidCapability>,
+}
 
 /// What one peer has set up, and the function that it talks to. No input or output happens here.
 pub(crate) struct Session {
@@ -46,7 +53,7 @@ impl Session {
 
     /// Does what a command says and appends its reply, if one is wanted, to `replies`. A command of many parts is
     /// given up between two of them when `is_stopped` says so. Returns the peer's capabilities when it has just
-    /// told them.
+    /// told them, and what was agreed of the extension, if it is offered.
     ///
     /// # Errors
     /// Where there is no going on with this peer. What is merely refused is a reply with an error.
@@ -54,11 +61,12 @@ impl Session {
         &mut self,
         frame: &Frame<'_>,
         descriptors: Vec<OwnedFd>,
+        offer: Option<&PasidOffer>,
         is_stopped: &dyn Fn() -> bool,
         replies: &mut Vec<u8>,
-    ) -> Result<Option<Capabilities>, ConnectionError> {
+    ) -> Result<Option<Agreed>, ConnectionError> {
         if self.agreed.is_none() {
-            let agreed = self.negotiate(frame, replies);
+            let agreed = self.negotiate(frame, offer, replies);
             if agreed.is_err() {
                 refuse(replies, &frame.header, Errno::INVAL);
             }
@@ -85,8 +93,9 @@ impl Session {
     fn negotiate(
         &mut self,
         frame: &Frame<'_>,
+        offer: Option<&PasidOffer>,
         replies: &mut Vec<u8>,
-    ) -> Result<Capabilities, ConnectionError> {
+    ) -> Result<Agreed, ConnectionError> {
         if frame.header.command.get() != Command::Version.raw() {
             return Err(ConnectionError::BeforeVersion(frame.header.command.get()));
         }
@@ -97,6 +106,11 @@ impl Session {
             return Err(ConnectionError::Version(version.major.get()));
         }
         let theirs = Capabilities::parse(text)?;
+        // To who does not offer it, the extension is one of the names that are not known.
+        let extension = match offer {
+            Some(offer) => PasidCapability::parse(text)?.map(|proposed| offer.agree(&proposed)),
+            None => None,
+        };
         // What is offered must be a part of what was proposed.
         let own = Capabilities::own(MAX_MAPS as u64);
         let migrates = theirs.migration_page_bytes.is_some() && self.function.migration().is_some();
@@ -112,10 +126,10 @@ impl Session {
             minor: 0.into(),
         };
         replies.extend_from_slice(version.as_bytes());
-        replies.extend_from_slice(&ours.text());
+        replies.extend_from_slice(&ours.text_with(extension.as_ref()));
         finish(replies, start, Header::reply(&frame.header));
         self.agreed = Some(theirs);
-        Ok(theirs)
+        Ok(Agreed { theirs, extension })
     }
 
     /// Appends the payload of the reply to `out`.
@@ -185,6 +199,13 @@ impl Session {
             Command::Version | Command::DmaRead | Command::DmaWrite => Err(Errno::INVAL),
             Command::DeviceGetRegionIoFds => self.region_io_fds(payload, out),
             Command::DirtyPages => Err(Errno::NOTSUP),
+            // Where the extension was not agreed to, these are commands that the protocol does not have.
+            Command::PasidDmaRead
+            | Command::PasidDmaWrite
+            | Command::PasidTranslate
+            | Command::PasidPageRequest
+            | Command::PasidInvalidate
+            | Command::ContainerRequest => Err(Errno::NOTSUP),
         }
     }
 

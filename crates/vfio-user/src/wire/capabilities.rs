@@ -1,6 +1,6 @@
 use serde_json::{Map, Value, json};
 
-use super::{MAP_PAGE_BYTES, MAX_DATA_BYTES, MAX_DESCRIPTORS};
+use super::{MAP_PAGE_BYTES, MAX_DATA_BYTES, MAX_DESCRIPTORS, pasid::PasidCapability};
 
 /// What one side says of itself in VERSION (vfio-user, VFIO_USER_VERSION). Names that are not known
 /// are passed over, as the protocol wants it.
@@ -38,7 +38,7 @@ impl Default for Capabilities {
 /// The text after the version is not what the protocol says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("capabilities: {0}")]
-pub struct BadCapabilities(&'static str);
+pub struct BadCapabilities(pub(super) &'static str);
 
 impl Capabilities {
     /// What this implementation says of itself, with room for `max_maps` maps.
@@ -107,6 +107,12 @@ impl Capabilities {
     /// The text of a VERSION message, its NUL included.
     #[must_use]
     pub fn text(&self) -> Vec<u8> {
+        self.text_with(None)
+    }
+
+    /// The same, which names the extension if there is one to name.
+    #[must_use]
+    pub fn text_with(&self, extension: Option<&PasidCapability>) -> Vec<u8> {
         let mut names = json!({
             "max_msg_fds": self.max_descriptors,
             "max_data_xfer_size": self.max_data_bytes,
@@ -119,13 +125,20 @@ impl Capabilities {
         if let Some(page_bytes) = self.migration_page_bytes {
             names["migration"] = json!({ "pgsize": page_bytes });
         }
+        if let Some(extension) = extension {
+            names["pasid"] = extension.json();
+        }
         let mut text = json!({ "capabilities": names }).to_string().into_bytes();
         text.push(0);
         text
     }
 }
 
-fn number(names: &Map<String, Value>, name: &str, default: u64) -> Result<u64, BadCapabilities> {
+pub(super) fn number(
+    names: &Map<String, Value>,
+    name: &str,
+    default: u64,
+) -> Result<u64, BadCapabilities> {
     match names.get(name) {
         None => Ok(default),
         Some(value) => value

@@ -7,6 +7,7 @@ mod feature;
 mod frame;
 mod header;
 mod migration;
+pub mod pasid;
 mod payload;
 
 pub use capabilities::{BadCapabilities, Capabilities};

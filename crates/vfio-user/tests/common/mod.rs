@@ -1,6 +1,7 @@
 //! A toy function, and a server for it on a thread of its own.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub(crate) mod guest;
 pub(crate) mod raw;
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 
 use palisade_memory::GuestMemory;
 use palisade_pci::{AccessError, Bar, Function, Interrupt, Migration, MigrationError};
-use palisade_vfio_user::{Client, Connection, ConnectionError, End, Errno, PeerHandle};
+use palisade_vfio_user::{Client, Connection, ConnectionError, End, Errno, PasidOffer, PeerHandle};
 
 pub(crate) const BAR0_BYTES: u64 = 0x4000;
 /// BAR 2 takes accesses of eight bytes and no others.
@@ -243,10 +244,19 @@ impl Server {
     }
 
     pub(crate) fn serve(toy: Arc<Toy>) -> (Self, UnixStream) {
+        Self::serve_as(toy, |connection| connection)
+    }
+
+    /// One that offers the extension.
+    pub(crate) fn offering(offer: PasidOffer) -> (Self, UnixStream) {
+        Self::serve_as(Toy::new(), |connection| connection.offer_pasids(offer))
+    }
+
+    fn serve_as(toy: Arc<Toy>, how: impl FnOnce(Connection) -> Connection) -> (Self, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let memory = GuestMemory::new();
         let function: Arc<dyn Function> = toy.clone();
-        let connection = Connection::new(ours, function, Arc::new(memory.clone())).unwrap();
+        let connection = how(Connection::new(ours, function, Arc::new(memory.clone())).unwrap());
         let peer = connection.peer();
         let thread = std::thread::spawn(move || connection.run());
         let server = Self {
