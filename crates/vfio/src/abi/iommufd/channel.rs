@@ -1,0 +1,27 @@
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use palisade_iommu::QueueFull;
+
+/// The host's end of a file that a client reads records from, and writes answers to. The client has the other end and
+/// does with it what it likes; nothing here waits for it.
+pub trait Channel: Send + Sync {
+    /// Lets the client read a record, whole or not at all.
+    ///
+    /// # Errors
+    /// [`QueueFull`] where there is no room, or nobody has the other end any more.
+    fn put(&self, record: &[u8]) -> Result<(), QueueFull>;
+
+    /// Takes what the client wrote at once, and says how many bytes it was; `None` where there is nothing now.
+    fn take(&self, into: &mut [u8]) -> Option<usize>;
+
+    /// What is readable where the client wrote something, or has closed its end.
+    fn readable(&self) -> BorrowedFd<'_>;
+}
+
+/// Both ends of such a file.
+pub struct ChannelPair {
+    /// The host's.
+    pub host: Box<dyn Channel>,
+    /// The client's.
+    pub client: OwnedFd,
+}
