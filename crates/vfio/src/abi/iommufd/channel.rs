@@ -11,11 +11,22 @@ pub trait Channel: Send + Sync {
     /// [`QueueFull`] where there is no room, or nobody has the other end any more.
     fn put(&self, record: &[u8]) -> Result<(), QueueFull>;
 
-    /// Takes what the client wrote at once, and says how many bytes it was; `None` where there is nothing now.
-    fn take(&self, into: &mut [u8]) -> Option<usize>;
+    /// Takes what the client wrote at once.
+    fn take(&self, into: &mut [u8]) -> Taken;
 
     /// What is readable where the client wrote something, or has closed its end.
     fn readable(&self) -> BorrowedFd<'_>;
+}
+
+/// What a client wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// So many bytes.
+    Bytes(usize),
+    /// Nothing since the last time.
+    Nothing,
+    /// Nothing more will come: the client has closed its end.
+    Over,
 }
 
 /// Both ends of such a file.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use palisade_iommu::{GroupIndex, PageRequest, PageResponse, PlaceInGroup, QueueFull};
 use palisade_units::{Bdf, GuestPasid};
@@ -12,7 +13,7 @@ use super::layout::{
     HwptPageResponse, HwptPgfault, PAGE_RESPONSE_INVALID, PAGE_RESPONSE_SUCCESS, PGFAULT_LAST_PAGE,
     PGFAULT_PASID_VALID,
 };
-use super::{Channel, ObjectId};
+use super::{Channel, ObjectId, Taken};
 use crate::abi::vmm::locked;
 use crate::{Container, SpaceKey};
 
@@ -34,6 +35,8 @@ pub(super) struct Asker {
 pub(super) struct FaultQueue {
     channel: Box<dyn Channel>,
     waiting: Mutex<Waiting>,
+    /// Whether the client has closed its end.
+    is_over: AtomicBool,
 }
 
 #[derive(Default)]
@@ -68,11 +71,17 @@ impl FaultQueue {
         Self {
             channel,
             waiting: Mutex::default(),
+            is_over: AtomicBool::new(false),
         }
     }
 
     pub(super) fn readable(&self) -> BorrowedFd<'_> {
         self.channel.readable()
+    }
+
+    /// Whether the client will answer no more.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
     }
 
     /// Lets the client read a page request.
@@ -135,8 +144,13 @@ impl FaultQueue {
     pub(super) fn serve(&self, container: &Container) {
         let mut bytes = [0; WRITE_BYTES];
         for _ in 0..TURN {
-            let Some(len_bytes) = self.channel.take(&mut bytes) else {
-                return;
+            let len_bytes = match self.channel.take(&mut bytes) {
+                Taken::Bytes(len_bytes) => len_bytes,
+                Taken::Nothing => return,
+                Taken::Over => {
+                    self.is_over.store(true, Ordering::Relaxed);
+                    return;
+                }
             };
             let written = bytes.get(..len_bytes).unwrap_or_default();
             let (answers, rest) = written.as_chunks::<{ size_of::<HwptPageResponse>() }>();

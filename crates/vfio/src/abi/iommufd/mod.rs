@@ -29,7 +29,7 @@ mod space;
 mod table;
 mod virtual_unit;
 
-pub use channel::{Channel, ChannelPair};
+pub use channel::{Channel, ChannelPair, Taken};
 pub use error::IommufdError;
 pub use objects::ObjectId;
 pub use request::{Family, IommufdRequest, On};

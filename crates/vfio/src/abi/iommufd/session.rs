@@ -135,11 +135,11 @@ impl Iommufd {
         }
     }
 
-    /// The queues whose files a client may have written to.
+    /// The queues whose files a client may have written to, or closed.
     pub fn queues(&self) -> Vec<Queue> {
         let objects = self.objects();
         let queues = objects.all().filter_map(|(_, object)| match object {
-            Object::FaultQueue(queue) => Some(Queue(Arc::clone(queue))),
+            Object::FaultQueue(queue) if !queue.is_over() => Some(Queue(Arc::clone(queue))),
             _ => None,
         });
         queues.collect()

@@ -19,7 +19,7 @@ use palisade_units::Bdf;
 use super::abi::UNIT;
 use super::world::*;
 use crate::Bell;
-use crate::abi::iommufd::{Channel, ChannelPair, Iommufd, On};
+use crate::abi::iommufd::{Channel, ChannelPair, Iommufd, On, Taken};
 use crate::abi::{Answer, Doorbells, FaultDelivery, Number, Offer, Offers, Vmm};
 
 pub(super) const E2BIG: i32 = 7;
@@ -60,11 +60,11 @@ impl Channel for Socket {
         self.0.send(record).map(|_| ()).map_err(|_| QueueFull)
     }
 
-    fn take(&self, into: &mut [u8]) -> Option<usize> {
+    fn take(&self, into: &mut [u8]) -> Taken {
         match self.0.recv(into) {
-            Ok(len) => Some(len),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-            Err(error) => panic!("{error}"),
+            Ok(len) => Taken::Bytes(len),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Taken::Nothing,
+            Err(_) => Taken::Over,
         }
     }
 
