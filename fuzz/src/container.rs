@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use arbitrary::Unstructured;
 use palisade_container::serve;
 use palisade_container::wire::{Header, Kind, Version, frame};
+use palisade_vfio::Abi;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use zerocopy::IntoBytes;
 
@@ -56,18 +57,49 @@ fn send(world: &World, mut to: &UnixStream, input: &mut Unstructured<'_>) {
     if to.write_all(&hello.unwrap_or_default()).is_err() {
         return;
     }
-    while let Ok((message, call)) = next(world, form, input) {
-        let fds: Vec<BorrowedFd<'_>> = call.descriptors.iter().map(AsFd::as_fd).collect();
-        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() {
-            control.push(SendAncillaryMessage::ScmRights(&fds));
-        }
-        let io = [IoSlice::new(&message)];
-        if sendmsg(to, &io, &mut control, SendFlags::NOSIGNAL).is_err() {
+    let opening = calls::opening(input).unwrap_or(0);
+    let first = |step| match abi_of(form) {
+        Some(abi) => calls::first_of_proposals(world, abi, step),
+        None => calls::first_of_iommufd(world, step),
+    };
+    for call in (0..opening).filter_map(first) {
+        let message = message(&call, 0);
+        if !send_one(to, &message, &call) {
             return;
         }
     }
+    while let Ok((message, call)) = next(world, form, input) {
+        if !send_one(to, &message, &call) {
+            return;
+        }
+    }
+}
+
+/// The proposal that a form of the requests is.
+fn abi_of(form: u16) -> Option<Abi> {
+    match form {
+        1 => Some(Abi::V1),
+        7 => Some(Abi::V7),
+        _ => None,
+    }
+}
+
+/// Whether it could be sent.
+fn send_one(to: &UnixStream, message: &[u8], call: &Call) -> bool {
+    let fds: Vec<BorrowedFd<'_>> = call.descriptors.iter().map(AsFd::as_fd).collect();
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+    }
+    let io = [IoSlice::new(message)];
+    sendmsg(to, &io, &mut control, SendFlags::NOSIGNAL).is_ok()
+}
+
+fn message(call: &Call, id: u16) -> Vec<u8> {
+    let mut header = Header::new(Kind::Request, id, call.number.get());
+    header.value = call.on.raw().cast_signed().into();
+    frame(header, &call.argument).unwrap_or_default()
 }
 
 /// A message, with what comes beside it.
@@ -79,13 +111,11 @@ fn next(
     if input.is_empty() {
         return Err(arbitrary::Error::NotEnoughData);
     }
-    let call = match form {
-        3 => calls::of_iommufd(world, input)?,
-        _ => calls::of_proposals(world, input)?,
+    let call = match abi_of(form) {
+        Some(abi) => calls::of_proposals(world, abi, input)?,
+        None => calls::of_iommufd(world, input)?,
     };
-    let mut header = Header::new(Kind::Request, input.arbitrary()?, call.number.get());
-    header.value = call.on.raw().cast_signed().into();
-    let mut message = frame(header, &call.argument).unwrap_or_default();
+    let mut message = message(&call, input.arbitrary()?);
     if input.ratio(1, 32)? && !message.is_empty() {
         let at = input.choose_index(message.len())?;
         message[at] = input.arbitrary()?;

@@ -7,9 +7,8 @@ use arbitrary::Unstructured;
 use palisade_vfio::abi::iommufd::Iommufd;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use crate::calls::{self, words};
+use crate::calls::{self, Call, words};
 use crate::requests::{Device, STEPS, all_is_given_back, beside, world};
-use crate::world::World;
 
 /// The files of queues that the client has.
 type Files = Vec<Arc<OwnedFd>>;
@@ -21,10 +20,16 @@ pub(crate) fn requests_iommufd(bytes: &[u8]) {
     let session = vmm.connect_iommufd();
     let mut device = Device::of(function);
     let mut files = Files::new();
+    let opening = calls::opening(&mut input).unwrap_or(0);
+    let first = |step| calls::first_of_iommufd(&world, step);
+    for call in (0..opening).filter_map(first) {
+        ask(&session, &mut files, call);
+    }
     for _ in 0..STEPS {
         let step = beside(&world, &mut device, &mut input)
             .and_then(|()| answer(&session, &mut files, &mut input))
-            .and_then(|()| ask(&world, &session, &mut files, &mut input));
+            .and_then(|()| calls::of_iommufd(&world, &mut input))
+            .map(|call| ask(&session, &mut files, call));
         if step.is_err() {
             break;
         }
@@ -34,20 +39,13 @@ pub(crate) fn requests_iommufd(bytes: &[u8]) {
     all_is_given_back(&world, &device);
 }
 
-fn ask(
-    world: &World,
-    session: &Iommufd,
-    files: &mut Files,
-    input: &mut Unstructured<'_>,
-) -> arbitrary::Result<()> {
-    let call = calls::of_iommufd(world, input)?;
+fn ask(session: &Iommufd, files: &mut Files, call: Call) {
     let answer = session.ioctl(call.on, call.number, &call.argument, call.descriptors);
     match answer {
         Ok(answer) => files.extend(answer.descriptors),
         // No more is told than was asked for.
-        Err(refused) => assert!(refused.written.len() <= call.argument.len().max(32)),
+        Err(refused) => assert!(refused.written.len() <= call.argument.len()),
     }
-    Ok(())
 }
 
 /// The client reads or writes a file, or closes it.

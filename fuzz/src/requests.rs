@@ -28,16 +28,15 @@ fn requests(abi: Abi, bytes: &[u8]) {
     let (vmm, function) = world.vmm();
     let session = vmm.connect(abi);
     let mut device = Device::of(function);
+    // What is refused is an answer.
+    let ask = |call: Call| drop(session.ioctl(call.number, &call.argument, call.descriptors));
+    let opening = calls::opening(&mut input).unwrap_or(0);
+    let first = |step| calls::first_of_proposals(&world, abi, step);
+    (0..opening).filter_map(first).for_each(ask);
     for _ in 0..STEPS {
-        let step = beside(&world, &mut device, &mut input).and_then(|()| {
-            let call = calls::of_proposals(&world, &mut input)?;
-            let Call {
-                number, argument, ..
-            } = call;
-            // What is refused is an answer.
-            let _ = session.ioctl(number, &argument, call.descriptors);
-            Ok(())
-        });
+        let step = beside(&world, &mut device, &mut input)
+            .and_then(|()| calls::of_proposals(&world, abi, &mut input))
+            .map(ask);
         if step.is_err() {
             break;
         }
