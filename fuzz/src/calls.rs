@@ -230,6 +230,7 @@ fn plausible(request: IommufdRequest, input: &mut Unstructured<'_>) -> Result<Ve
     Ok(match request {
         R::Destroy => words([8, id(input)?]),
         R::IoasAlloc => words([12, 0, 0]),
+        R::IoasIovaRanges => words([32, id(input)?, input.int_in_range(0..=3)?, 0, 32, 0, 0, 0]),
         R::IoasUnmap => {
             let range = if input.arbitrary()? {
                 [0, u64::MAX]

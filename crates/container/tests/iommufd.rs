@@ -61,6 +61,9 @@ impl Vmm {
         let (mut client, serving) = connect(&world);
         let device = client.bind(PLACE).unwrap();
         let space = client.space().unwrap();
+        let ranges = client.ranges(space).unwrap();
+        assert_eq!(ranges.len(), 2);
+        assert_eq!(ranges[0], (Gpa::new(0), Gpa::new(0xfedf_ffff)));
         let ram = (&world.ram.backing(), Protection::ReadWrite);
         client.map(space, Gpa::new(0), RAM_BYTES, ram).unwrap();
         let parent = client.parent(device, space).unwrap();

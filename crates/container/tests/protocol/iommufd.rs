@@ -5,8 +5,8 @@ use palisade_vfio::abi::iommufd::layout as abi;
 use palisade_vfio::abi::iommufd::layout::{
     BindIommufd, Destroy, DeviceAttach, DeviceDetach, FaultQueueAlloc, HwInfo, HwInfoVtd,
     HwptAlloc, HwptInvalidate, HwptPageResponse, HwptPgfault, HwptVtdStage1, IoasAlloc,
-    IoasMapFile, IoasUnmap, VdeviceAlloc, VeventHeader, VeventVtd, VeventqAlloc, ViommuAlloc,
-    VtdStage1Invalidate,
+    IoasIovaRanges, IoasMapFile, IoasUnmap, IovaRange, VdeviceAlloc, VeventHeader, VeventVtd,
+    VeventqAlloc, ViommuAlloc, VtdStage1Invalidate,
 };
 use palisade_vfio::abi::layout::Field;
 
@@ -34,7 +34,7 @@ A field that is an address in Linux, as `data_uptr`, is an offset here: the data
 argument, so many bytes after the argument's start; less than the size, or what passes the message's end, is EFAULT. A file that comes
 beside a message, or its answer, is named by its place among the descriptors: 0.
 
-An answer with an errno has no payload, but for IOMMU_HWPT_INVALIDATE.
+An answer with an errno has no payload, but for IOMMU_HWPT_INVALIDATE and IOMMU_IOAS_IOVA_RANGES.
 ";
 
 /// The errors that mean something else here than above.
@@ -70,6 +70,7 @@ pub(crate) const ERRORS: &[(&str, u32, &str)] = &[
         "there is memory in the range, or such an object; another connection has the device",
     ),
     ("EOVERFLOW", 75, "the range passes the end of all addresses"),
+    ("EMSGSIZE", 90, "there is no room for all ranges"),
 ];
 
 /// What the page says of a request.
@@ -125,6 +126,15 @@ pub(crate) fn told(request: IommufdRequest) -> Told {
         IommufdRequest::IoasAlloc => Told {
             says: "Makes a space of addresses (IOAS), in which nothing is mapped.",
             layouts: &[("IoasAlloc", IoasAlloc::FIELDS)],
+            ..NOTHING
+        },
+        IommufdRequest::IoasIovaRanges => Told {
+            says: "Tells where in a space memory may be mapped: in any but where interrupts go. The ranges stand in the answer at \
+                   `allowed_iovas`. With room for fewer it is EMSGSIZE, and the answer says how many there are.",
+            layouts: &[
+                ("IoasIovaRanges", IoasIovaRanges::FIELDS),
+                ("IovaRange", IovaRange::FIELDS),
+            ],
             ..NOTHING
         },
         IommufdRequest::IoasMapFile => Told {

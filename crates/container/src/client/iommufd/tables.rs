@@ -8,8 +8,8 @@ use palisade_units::{Gpa, Iova};
 use palisade_vfio::abi::iommufd::layout::{
     Destroy, HWPT_DATA_VTD_S1, HWPT_FAULT_ID_VALID, HWPT_NEST_PARENT, HWPT_PASID, HwptAlloc,
     HwptInvalidate, HwptVtdStage1, INVALIDATE_DATA_VTD_S1, IOAS_MAP_FIXED_IOVA, IOAS_MAP_READABLE,
-    IOAS_MAP_WRITEABLE, IoasAlloc, IoasMapFile, IoasUnmap, VTD_INV_LEAF, VTD_S1_EAFE, VTD_S1_SRE,
-    VtdStage1Invalidate,
+    IOAS_MAP_WRITEABLE, IoasAlloc, IoasIovaRanges, IoasMapFile, IoasUnmap, IovaRange, VTD_INV_LEAF,
+    VTD_S1_EAFE, VTD_S1_SRE, VtdStage1Invalidate,
 };
 use palisade_vfio::abi::iommufd::{IommufdRequest, ObjectId, On};
 use rustix::io::Errno;
@@ -80,6 +80,31 @@ impl IommufdClient {
         let reply = self.ask(IommufdRequest::IoasAlloc, &request)?;
         let told: IoasAlloc = starts_with(&reply.written)?;
         Ok(ObjectId::new(told.out_ioas_id.get()))
+    }
+
+    /// Where in a space memory may be mapped: the first and the last address of each range.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`]: ENOENT.
+    pub fn ranges(&mut self, space: ObjectId) -> Result<Vec<(Gpa, Gpa)>, ClientError> {
+        const ROOM: u32 = 64;
+        let request = IoasIovaRanges {
+            size: IoasIovaRanges::BYTES.into(),
+            ioas_id: space.get().into(),
+            num_iovas: ROOM.into(),
+            allowed_iovas: u64::from(IoasIovaRanges::BYTES).into(),
+            ..IoasIovaRanges::default()
+        };
+        let reply = self.ask(IommufdRequest::IoasIovaRanges, &request)?;
+        let told: IoasIovaRanges = starts_with(&reply.written)?;
+        let ranges = reply.written.get(IoasIovaRanges::BYTES as usize..);
+        let ranges = ranges.unwrap_or_default().chunks(IovaRange::BYTES as usize);
+        let ranges = ranges.take(told.num_iovas.get() as usize);
+        let range = |range: &[u8]| {
+            let range: IovaRange = starts_with(range)?;
+            Ok((Gpa::new(range.start.get()), Gpa::new(range.last.get())))
+        };
+        ranges.map(range).collect()
     }
 
     /// Maps a part of a file into a space.

@@ -5,6 +5,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, little_endian::U32};
 use super::IommufdError;
 use crate::abi::Answer;
 
+/// How far an answer may reach.
+const FARTHEST: u64 = 4080;
+
 /// A message's bytes: an argument, and behind it the data that it names by offsets.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Message<'a> {
@@ -51,8 +54,28 @@ impl<'a> Message<'a> {
         answer
     }
 
-    pub(super) fn size(&self) -> u32 {
-        self.size
+    /// The argument with `told` in a room of so many bytes at an offset behind it. What the room has beyond that comes
+    /// back as zeroes, and so does what lies between.
+    pub(super) fn written_with(
+        &self,
+        argument: &(impl IntoBytes + Immutable),
+        (at, room): (u64, u64),
+        told: &[u8],
+    ) -> Result<Answer, IommufdError> {
+        let mut answer = self.written(argument);
+        if room == 0 {
+            return Ok(answer);
+        }
+        let end = at.checked_add(room).filter(|end| *end <= FARTHEST);
+        let end = end.filter(|_| at >= u64::from(self.size));
+        let end = end.and_then(|end| usize::try_from(end).ok());
+        let at = usize::try_from(at).map_err(|_| IommufdError::Missing)?;
+        answer.written.resize(end.ok_or(IommufdError::Missing)?, 0);
+        let room = answer.written.get_mut(at..).unwrap_or_default();
+        for (to, from) in room.iter_mut().zip(told) {
+            *to = *from;
+        }
+        Ok(answer)
     }
 }
 

@@ -51,6 +51,9 @@ pub enum IommufdError {
     /// No file came, or another one is meant.
     #[error("the file is the one descriptor beside the message, whose place is 0")]
     NoFile,
+    /// The client has no room for what is told.
+    #[error("there is no room for all of it: ask again with as much as is told")]
+    NoRoom,
     /// An address or a length that has no end.
     #[error("the range passes the end of all addresses")]
     Overflow,
@@ -81,6 +84,7 @@ const EEXIST: i32 = 17;
 const EINVAL: i32 = 22;
 const ENOTTY: i32 = 25;
 const EOVERFLOW: i32 = 75;
+const EMSGSIZE: i32 = 90;
 const EOPNOTSUPP: i32 = 95;
 
 impl IommufdError {
@@ -98,6 +102,7 @@ impl IommufdError {
             Self::Exists(_) => EEXIST,
             Self::TooMany => ENOMEM,
             Self::NoFile => EBADF,
+            Self::NoRoom => EMSGSIZE,
             Self::Overflow => EOVERFLOW,
             Self::Abi(error) => return error.errno(),
         })

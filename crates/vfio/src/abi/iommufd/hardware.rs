@@ -7,9 +7,6 @@ use super::layout::{HW_INFO_INPUT_TYPE, HW_INFO_NONE, HW_INFO_VTD, HwInfo, HwInf
 use super::{Iommufd, IommufdError, ObjectId};
 use crate::abi::Answer;
 
-/// How far an answer may reach.
-const FARTHEST: u64 = 4080;
-
 pub(super) fn info(session: &Iommufd, message: Message<'_>) -> Result<Answer, IommufdError> {
     let mut request: HwInfo = message.read()?;
     known_flags(request.flags.get(), HW_INFO_INPUT_TYPE)?;
@@ -50,19 +47,5 @@ pub(super) fn info(session: &Iommufd, message: Message<'_>) -> Result<Answer, Io
     };
     request.out_max_pasid_log2 = u8::try_from(bits).unwrap_or(u8::MAX);
     request.out_capabilities = 0.into();
-    let mut answer = message.written(&request);
-    if room > 0 {
-        let end = at.checked_add(room).filter(|end| *end <= FARTHEST);
-        let end = end.filter(|_| at >= u64::from(message.size()));
-        let end = end.and_then(|end| usize::try_from(end).ok());
-        let end = end.ok_or(IommufdError::Missing)?;
-        let at = usize::try_from(at).map_err(|_| IommufdError::Missing)?;
-        // What the room has beyond what is told comes back as zeroes, and so does what lies before it.
-        answer.written.resize(end, 0);
-        let room = answer.written.get_mut(at..).unwrap_or_default();
-        for (to, from) in room.iter_mut().zip(told) {
-            *to = *from;
-        }
-    }
-    Ok(answer)
+    message.written_with(&request, (at, room), told)
 }

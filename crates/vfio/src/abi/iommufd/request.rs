@@ -96,6 +96,8 @@ requests! {
     Destroy = Iommufd + 0x80, "IOMMU_DESTROY", 8;
     /// Makes a space of addresses.
     IoasAlloc = Iommufd + 0x81, "IOMMU_IOAS_ALLOC", 12;
+    /// Tells where in one memory may be mapped.
+    IoasIovaRanges = Iommufd + 0x84, "IOMMU_IOAS_IOVA_RANGES", 32;
     /// Unmaps memory from one.
     IoasUnmap = Iommufd + 0x86, "IOMMU_IOAS_UNMAP", 24;
     /// Makes a table: of a space, or nested in another table.
@@ -156,6 +158,7 @@ mod tests {
         for (request, number) in [
             (R::Destroy, 0x3b80),
             (R::IoasAlloc, 0x3b81),
+            (R::IoasIovaRanges, 0x3b84),
             (R::IoasUnmap, 0x3b86),
             (R::HwptAlloc, 0x3b89),
             (R::GetHwInfo, 0x3b8a),

@@ -21,7 +21,8 @@ use crate::abi::{AbiError, Answer, Number, Vmm, functions};
 pub struct Refused {
     /// What the call fails with.
     pub errno: Errno,
-    /// What the argument begins with from now on: of IOMMU_HWPT_INVALIDATE, which says how many entries were done.
+    /// What the argument begins with from now on: of IOMMU_HWPT_INVALIDATE, which says how many entries were done, and
+    /// of IOMMU_IOAS_IOVA_RANGES, which says how many ranges there are.
     pub written: Vec<u8>,
 }
 
@@ -108,6 +109,7 @@ impl Iommufd {
         match request {
             R::Destroy => self.destroy(message),
             R::IoasAlloc => space::alloc(self, message),
+            R::IoasIovaRanges => space::ranges(self, message, written),
             R::IoasUnmap => space::unmap(self, message),
             R::HwptAlloc => table::alloc(self, message),
             R::GetHwInfo => hardware::info(self, message),

@@ -1,13 +1,15 @@
-//! IOMMU_IOAS_ALLOC, IOMMU_IOAS_MAP_FILE and IOMMU_IOAS_UNMAP.
+//! IOMMU_IOAS_ALLOC, IOMMU_IOAS_IOVA_RANGES, IOMMU_IOAS_MAP_FILE and IOMMU_IOAS_UNMAP.
 
 use std::os::fd::OwnedFd;
 
 use palisade_memory::{Backing, GuestMemory, Protection};
-use palisade_units::Gpa;
+use palisade_units::{Gpa, PAGE_BYTES};
+use zerocopy::IntoBytes;
 
-use super::argument::{Message, known_flags};
+use super::argument::{Message, known_flags, reserved};
 use super::layout::{
-    IOAS_MAP_FIXED_IOVA, IOAS_MAP_READABLE, IOAS_MAP_WRITEABLE, IoasAlloc, IoasMapFile, IoasUnmap,
+    IOAS_MAP_FIXED_IOVA, IOAS_MAP_READABLE, IOAS_MAP_WRITEABLE, IoasAlloc, IoasIovaRanges,
+    IoasMapFile, IoasUnmap, IovaRange,
 };
 use super::objects::Object;
 use super::{Iommufd, IommufdError, ObjectId};
@@ -20,6 +22,36 @@ pub(super) fn alloc(session: &Iommufd, message: Message<'_>) -> Result<Answer, I
     let id = session.objects().add(Object::Space(memory))?;
     request.out_ioas_id = id.get().into();
     Ok(message.written(&request))
+}
+
+/// Where memory may be mapped: below 2^52, but for the addresses of interrupts (VT-d §3.14).
+const RANGES: [(u64, u64); 2] = [(0, 0xfedf_ffff), (0xfef0_0000, (1 << 52) - 1)];
+
+/// How many ranges there are is told also where there is no room for them.
+pub(super) fn ranges(
+    session: &Iommufd,
+    message: Message<'_>,
+    written: &mut Vec<u8>,
+) -> Result<Answer, IommufdError> {
+    let mut request: IoasIovaRanges = message.read()?;
+    reserved(request.reserved.get())?;
+    let objects = session.objects();
+    objects.space(ObjectId::new(request.ioas_id.get()))?;
+    let range = |(start, last): (u64, u64)| IovaRange {
+        start: start.into(),
+        last: last.into(),
+    };
+    let told = RANGES.map(range);
+    let (at, room) = (request.allowed_iovas.get(), request.num_iovas.get());
+    let needed = u32::try_from(told.len()).unwrap_or(u32::MAX);
+    request.num_iovas = needed.into();
+    request.out_iova_alignment = PAGE_BYTES.into();
+    if room < needed {
+        written.clone_from(&message.written(&request).written);
+        return Err(IommufdError::NoRoom);
+    }
+    let len_bytes = u64::from(needed) * u64::from(IovaRange::BYTES);
+    message.written_with(&request, (at, len_bytes), told.as_bytes())
 }
 
 pub(super) fn map(
@@ -47,7 +79,11 @@ pub(super) fn map(
         return Err(IommufdError::NoFile);
     }
     let (at, len_bytes) = (request.iova.get(), request.length.get());
-    at.checked_add(len_bytes).ok_or(IommufdError::Overflow)?;
+    let end = at.checked_add(len_bytes).ok_or(IommufdError::Overflow)?;
+    let is_within = |(start, last): &(u64, u64)| *start <= at && end <= last + 1;
+    if !RANGES.iter().any(is_within) {
+        return Err(IommufdError::Value("no memory may be mapped there"));
+    }
     let objects = session.objects();
     let memory = objects.space(ObjectId::new(request.ioas_id.get()))?;
     let backing = Backing::new(file, request.start.get());

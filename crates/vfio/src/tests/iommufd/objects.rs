@@ -132,6 +132,39 @@ fn r44_r75_memory_is_mapped_from_files_and_unmapped() {
 }
 
 #[test]
+fn r75_where_memory_may_be_mapped_is_told() {
+    let rig = Rig::new();
+    const EMSGSIZE: i32 = 90;
+    let space = rig.space().unwrap();
+    let ask = |id, room, at| {
+        let request = words(&[32, id, room, 0, at, 0, 0, 0]);
+        let answer = rig
+            .fd
+            .ioctl(On::Iommufd, Number::new(0x3b84), &request, vec![]);
+        let answer = answer.map(|answer| answer.written);
+        answer.map_err(|refused| (refused.errno.get(), refused.written))
+    };
+    let told = ask(space, 9, 32).unwrap();
+    assert_eq!(told.len(), 64);
+    assert_eq!((word(&told, 8), quad(&told, 24)), (2, 4096));
+    let ends = [32, 40, 48, 56].map(|at| quad(&told, at));
+    assert_eq!(ends, [0, 0xfedf_ffff, 0xfef0_0000, (1 << 52) - 1]);
+    let (errno, written) = ask(space, 1, 32).unwrap_err();
+    assert_eq!((errno, word(&written, 8)), (EMSGSIZE, 2));
+    assert_eq!(ask(space, 2, 31).unwrap_err().0, EFAULT);
+    assert_eq!(ask(9, 2, 32).unwrap_err().0, ENOENT);
+    for (at, outcome) in [
+        (0xfee0_0000, Err(EINVAL)),
+        (0xfedf_f000, Err(EINVAL)),
+        (0xfede_f000, Ok(())),
+        (0xfef0_0000, Ok(())),
+        (1 << 52, Err(EINVAL)),
+    ] {
+        assert_eq!(rig.map_file(space, 7, at, 0x1_1000), outcome, "{at:#x}");
+    }
+}
+
+#[test]
 fn r75_a_device_is_bound_once_and_reaches_nothing_until_it_is_attached() {
     let rig = Rig::new();
     let books = rig.host_side.books();

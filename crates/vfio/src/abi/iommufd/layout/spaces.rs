@@ -26,6 +26,34 @@ layout! {
     }
 }
 
+layout! {
+    /// IOMMU_IOAS_IOVA_RANGES.
+    IoasIovaRanges, 32, {
+        /// The size.
+        size: U32 = 0,
+        /// The id of the IOAS.
+        ioas_id: U32 = 4,
+        /// How many ranges there is room for; written back: how many there are, also with an errno.
+        num_iovas: U32 = 8,
+        /// Zero.
+        reserved: U32 = 12,
+        /// Where the ranges are to stand in the answer.
+        allowed_iovas: U64 = 16,
+        /// Written back: what the ends of a map are a multiple of.
+        out_iova_alignment: U64 = 24,
+    }
+}
+
+layout! {
+    /// A range of addresses, both ends included.
+    IovaRange, 16, {
+        /// The first address.
+        start: U64 = 0,
+        /// The last.
+        last: U64 = 8,
+    }
+}
+
 /// IOMMU_IOAS_MAP_FILE: the address is the one that is given.
 pub const IOAS_MAP_FIXED_IOVA: u32 = 1;
 /// IOMMU_IOAS_MAP_FILE: devices may write.
