@@ -7,9 +7,13 @@
 //! another tenant's memory is as it was.
 
 mod accelerator;
+mod calls;
 mod configuration;
+mod container;
 mod driver;
 mod frames;
+mod iommufd;
+mod requests;
 mod state;
 mod tables;
 mod unit;
@@ -49,6 +53,22 @@ pub const ENTRIES: &[Entry] = &[
     Entry {
         name: "configuration",
         run: configuration::configuration,
+    },
+    Entry {
+        name: "requests_v1",
+        run: requests::requests_v1,
+    },
+    Entry {
+        name: "requests_v7",
+        run: requests::requests_v7,
+    },
+    Entry {
+        name: "requests_iommufd",
+        run: iommufd::requests_iommufd,
+    },
+    Entry {
+        name: "container_frames",
+        run: container::container_frames,
     },
 ];
 

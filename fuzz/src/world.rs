@@ -3,12 +3,16 @@
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
+use palisade_container::EventFds;
 use palisade_dsa::{Doorbell, Engine, Progress};
 use palisade_ioasid::{Authority, Quota};
-use palisade_iommu::{DmaPort, FirstStage, Iommu, Levels, PasidSupport, Space};
+use palisade_iommu::{
+    DmaPort, FirstStage, FunctionHandle, Iommu, Levels, PasidSupport, Sharing, Space,
+};
 use palisade_mdev::{Assigned, Parent, Registry, Shape, SliceType, Whole};
 use palisade_memory::{GuestMemory, Protection, SharedMemory};
 use palisade_units::{Bdf, Gpa, GuestPasid, TenantId};
+use palisade_vfio::abi::{FaultDelivery, Offer, Offers, StageFormat, Vmm};
 use palisade_vfio::{Container, SpaceKey, Terms};
 use palisade_vtd::{MessageSignal, Unit, UnitConfig};
 use uuid::Uuid;
@@ -23,6 +27,9 @@ pub(crate) const SLOT: Bdf = Bdf::new(0, 0x10, 0);
 pub(crate) const WHOLE_SLOT: Bdf = Bdf::new(0, 0x11, 0);
 const PARENT: Bdf = Bdf::new(0x6a, 1, 0);
 const SECOND_PARENT: Bdf = Bdf::new(0x6a, 2, 0);
+const THIRD_PARENT: Bdf = Bdf::new(0x6a, 3, 0);
+/// Where the hostile tenant's VMM may attach a function by itself.
+pub(crate) const OFFERED_SLOT: Bdf = Bdf::new(0, 0x12, 0);
 /// What the victim's memory is full of.
 const SECRET: u64 = 0x5ec7_e700_5ec7_e700;
 /// The engine's turns for one input: enough for what an input can submit.
@@ -174,6 +181,31 @@ impl World {
             _kept: (registry, whole),
             _books: books,
         }
+    }
+
+    /// The hostile tenant as its VMM asks for it, with a function that it may attach by itself.
+    pub(crate) fn vmm(&self) -> (Vmm, FunctionHandle) {
+        let function = self
+            .iommu
+            .add_function(THIRD_PARENT, PasidSupport::Width(20));
+        let function = function.expect("a free place");
+        let offers = Offers {
+            units: vec![palisade_vfio::abi::Unit {
+                format: StageFormat::VtD,
+                address_bits: 57,
+                pasid_bits: 20,
+                cap: 0,
+                ecap: u64::MAX,
+            }],
+            functions: vec![Offer {
+                guest_bdf: OFFERED_SLOT,
+                function: function.clone(),
+                sharing: Sharing::Mediated,
+            }],
+            faults: FaultDelivery::ByRing(Arc::new(EventFds::default())),
+            ..Offers::default()
+        };
+        (Vmm::with(self.container.clone(), offers), function)
     }
 
     /// The whole function's way to memory.

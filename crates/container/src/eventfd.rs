@@ -11,13 +11,16 @@ use std::thread;
 use palisade_ioasid::Errno;
 use palisade_vfio::Bell;
 use palisade_vfio::abi::Doorbells;
+use palisade_vfio::abi::iommufd::ChannelPair;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::{ReadWriteFlags, preadv2};
+
+use crate::channel;
 
 /// How many threads of one VMM may be at work, or be held up by it.
 const MAX_THREADS: usize = 16;
 
-/// Rings by the eventfds of one VMM's clients.
+/// Rings by the eventfds of one VMM's clients, and makes the files of their queues.
 ///
 /// A client shares the open file: it can set the counter to its end and make the file blocking again at any
 /// moment, so a write may wait until the client wants it to end. Nobody writes but a thread of the bell's own, that
@@ -51,6 +54,11 @@ impl Doorbells for EventFds {
         } else {
             Err(errno(rustix::io::Errno::INVAL))
         }
+    }
+
+    fn channel(&self) -> Result<ChannelPair, Errno> {
+        let errno = |errno: rustix::io::Errno| Errno::new(errno.raw_os_error());
+        channel::pair().map_err(errno)
     }
 }
 

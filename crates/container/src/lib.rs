@@ -8,7 +8,8 @@
 //! client a thread; [`serve`] is one client on a thread of one's own. A client is trusted with nothing: a
 //! message is bounded and complete before it is looked at, descriptors that nobody asked for are closed, and one that
 //! breaks the protocol loses its own connection and nothing else. However a connection ends, what its VMM took is
-//! unbound, drained and freed when the VMM's last one has gone. [`Client`] is the other side.
+//! unbound, drained and freed when the VMM's last one has gone. [`Client`] is the other side, and [`IommufdClient`] that
+//! of the objects of an iommufd ([`palisade_vfio::abi::iommufd`]).
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -35,6 +36,7 @@
 //!
 //! What this room will not do: it knows no request's meaning, and makes no socket.
 
+mod channel;
 mod client;
 mod eventfd;
 mod gate;
@@ -43,8 +45,9 @@ mod socket;
 pub mod wire;
 
 pub use client::{
-    Attaching, Capability, Client, ClientError, FaultQueue, FunctionInfo, Info, Invalidate,
-    Process, Reply, Which,
+    Attaching, Capability, Client, ClientError, Events, FaultQueue, FunctionInfo, Hardware, Info,
+    Invalidate, Invalidated, IommufdClient, PageRequests, Pages, PasidUse, Process, Reply,
+    TableOptions, Waiting, Which,
 };
 pub use eventfd::EventFds;
 pub use gate::{AllowedUids, Gate, NotAllowed, Peer};

@@ -16,7 +16,7 @@ pub const MAX_DESCRIPTORS: usize = 4;
 /// The version of the protocol: another major one is another protocol.
 pub const MAJOR: u16 = 1;
 /// The minor version of the protocol: what was added to it since.
-pub const MINOR: u16 = 0;
+pub const MINOR: u16 = 1;
 
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,7 +65,7 @@ layout! {
         id: U16 = 6,
         /// Of a request its number; of an answer the errno, or 0.
         number_or_errno: U32 = 8,
-        /// Of an answer without errno what the call returns.
+        /// Of an answer without errno what the call returns; of a request to an iommufd the file that it is made on.
         value: I32 = 12,
     }
 }
@@ -79,7 +79,7 @@ layout! {
         major: U16 = 0,
         /// [`MINOR`].
         minor: U16 = 2,
-        /// Which form of the requests the client speaks: 1 or 7.
+        /// Which form of the requests the client speaks: 1, 7, or [`IOMMUFD`].
         abi: U16 = 4,
         /// Zero.
         padding: U16 = 6,
@@ -119,7 +119,10 @@ impl VersionAnswer {
     }
 }
 
-/// The number of a form of the requests.
+/// The form of the requests that an iommufd has. Since 1.1.
+pub const IOMMUFD: u16 = 3;
+
+/// The number of one of the proposals, as a form of the requests.
 #[must_use]
 pub const fn abi_number(abi: Abi) -> u16 {
     match abi {

@@ -255,7 +255,7 @@ proptest! {
     /// Whatever comes, the server ends or answers, and what was taken goes back.
     #[test]
     fn r78_random_streams_end_or_are_answered(
-        abi in prop_oneof![Just(1_u16), Just(7)],
+        abi in prop_oneof![Just(1_u16), Just(3), Just(7)],
         parts in proptest::collection::vec(
             (0_u16..6, 0x3b60_u32..0x3bff, proptest::collection::vec(prop_oneof![0_u8..3, any::<u8>()], 0..90)),
             0..20,

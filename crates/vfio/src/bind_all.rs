@@ -73,10 +73,11 @@ impl Inner {
             let before = self.bound(endpoint.guest_bdf, wanted.key);
             (endpoint, before)
         });
-        let is_done = |bound: &Bound| bound.terms == wanted.terms;
-        let mut tasks: Vec<Task> = tasks
-            .filter(|(_, before)| !before.as_ref().is_some_and(is_done))
-            .collect();
+        let is_done = |(endpoint, before): &Task| {
+            let before = before.as_ref();
+            before.is_some_and(|bound| bound.is_to(&wanted.terms, &endpoint.memory))
+        };
+        let mut tasks: Vec<Task> = tasks.filter(|task| !is_done(task)).collect();
         // Slices of one parent share an entry: who is in it changes it before others join.
         tasks.sort_by_key(|(_, before)| before.is_none());
         let mut steps = Vec::new();
@@ -96,7 +97,7 @@ impl Inner {
         for (endpoint, _) in tasks {
             let hold = self.hold_for(endpoint, wanted.key)?;
             let tag = endpoint.tag(wanted.key, &hold);
-            let binding = self.binding(endpoint, wanted.key, wanted.terms);
+            let binding = self.binding(endpoint, wanted.key, wanted.terms, &endpoint.memory);
             match endpoint.function.would_bind(tag, &hold, &binding) {
                 // Perhaps only with what this is about to replace: the bind itself will tell.
                 Ok(()) | Err(IommuError::EntryBusy { .. }) => {}
@@ -163,7 +164,7 @@ impl Inner {
             Step::Replaced(endpoint, before) => (endpoint, before),
         };
         let tag = endpoint.tag(key, before.hold());
-        let binding = self.binding(&endpoint, key, before.terms);
+        let binding = self.binding(&endpoint, key, before.terms, &before.memory);
         let restored = endpoint.function.bind(tag, before.hold().clone(), binding);
         if let Err(error) = restored {
             let guest_bdf = endpoint.guest_bdf;

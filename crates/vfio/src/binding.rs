@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use palisade_ioasid::{BindMark, Errno, Hold, IoasidError, PasidRange};
 use palisade_iommu::{Binding, Cached, GroupIndex, IommuError, PageResponse, Scope, Sharing, Sink};
+use palisade_memory::GuestMemory;
 use palisade_units::{Bdf, GuestPasid, PasidTag};
 
 use crate::container::{Endpoint, Inner};
@@ -13,6 +14,8 @@ use crate::{Container, GuestScope, SpaceKey, Terms, VfioError};
 #[derive(Clone)]
 pub(crate) struct Bound {
     pub(crate) terms: Terms,
+    /// Where the space's tables stand and where its accesses end.
+    pub(crate) memory: GuestMemory,
     /// On the PASID in the entry. While someone works with its tag, it does not become another's.
     mark: Arc<BindMark>,
 }
@@ -20,6 +23,11 @@ pub(crate) struct Bound {
 impl Bound {
     pub(crate) fn hold(&self) -> &Hold {
         self.mark.hold()
+    }
+
+    /// Whether a bind to these would change nothing.
+    pub(crate) fn is_to(&self, terms: &Terms, memory: &GuestMemory) -> bool {
+        self.terms == *terms && self.memory.is_same_space(memory)
     }
 }
 
@@ -35,17 +43,33 @@ impl Container {
     /// the PASID bound to another space on the same parent, EOPNOTSUPP for a space or a PASID that
     /// the function does not support. After an error, what was bound before still is.
     pub fn bind(&self, guest_bdf: Bdf, key: SpaceKey, terms: Terms) -> Result<(), VfioError> {
+        let endpoint = self.inner.endpoint(guest_bdf)?;
+        self.bind_over(guest_bdf, key, terms, &endpoint.memory)
+    }
+
+    /// [`Container::bind`] to a space that stands in, and ends in, this memory instead of what the function was
+    /// attached with. Who removes some of it makes the function forget by [`Container::invalidate`].
+    ///
+    /// # Errors
+    /// Those of [`Container::bind`].
+    pub fn bind_over(
+        &self,
+        guest_bdf: Bdf,
+        key: SpaceKey,
+        terms: Terms,
+        memory: &GuestMemory,
+    ) -> Result<(), VfioError> {
         key.check()?;
         let inner = &self.inner;
         let _operation = inner.operation();
         let endpoint = inner.endpoint(guest_bdf)?;
         let is_bound = inner
             .bound(guest_bdf, key)
-            .is_some_and(|old| old.terms == terms);
+            .is_some_and(|old| old.is_to(&terms, memory));
         if is_bound {
             return Ok(());
         }
-        inner.bind(&endpoint, key, terms)
+        inner.bind_over(&endpoint, key, terms, memory)
     }
 
     /// Unbinds requests of a guest's function. Nothing uses the space any more when this returns, and
@@ -132,9 +156,19 @@ impl Inner {
         key: SpaceKey,
         terms: Terms,
     ) -> Result<(), VfioError> {
+        self.bind_over(endpoint, key, terms, &endpoint.memory)
+    }
+
+    fn bind_over(
+        &self,
+        endpoint: &Endpoint,
+        key: SpaceKey,
+        terms: Terms,
+        memory: &GuestMemory,
+    ) -> Result<(), VfioError> {
         let hold = self.hold_for(endpoint, key)?;
         let tag = endpoint.tag(key, &hold);
-        let binding = self.binding(endpoint, key, terms);
+        let binding = self.binding(endpoint, key, terms, memory);
         let mark = match Self::enter(endpoint, tag, hold, binding) {
             Ok(mark) => Arc::new(mark),
             Err(error) => {
@@ -142,7 +176,11 @@ impl Inner {
                 return Err(error);
             }
         };
-        let bound = Bound { terms, mark };
+        let bound = Bound {
+            terms,
+            memory: memory.clone(),
+            mark,
+        };
         let replaced = {
             let mut state = self.state();
             let attached = state.functions.get_mut(&endpoint.guest_bdf);
@@ -153,11 +191,17 @@ impl Inner {
     }
 
     /// What the platform is told of a bind.
-    pub(crate) fn binding(&self, endpoint: &Endpoint, key: SpaceKey, terms: Terms) -> Binding {
+    pub(crate) fn binding(
+        &self,
+        endpoint: &Endpoint,
+        key: SpaceKey,
+        terms: Terms,
+        memory: &GuestMemory,
+    ) -> Binding {
         Binding {
             user: endpoint.user,
             space: terms.space,
-            memory: endpoint.memory.clone(),
+            memory: memory.clone(),
             sink: Arc::clone(&self.outlet) as Arc<dyn Sink>,
             guest_bdf: endpoint.guest_bdf,
             guest_pasid: key.guest_pasid(),

@@ -12,8 +12,8 @@
 //! A VMM that has no unit here takes faults and page requests from a [`FaultRing`], which is a sink
 //! like a unit.
 //!
-//! A VMM that asks by itself, and not through a unit, does so in the bytes that were proposed for VFIO in 2020:
-//! [`abi`].
+//! A VMM that asks by itself, and not through a unit, does so in the bytes that were proposed for VFIO in 2020, or in
+//! those of today's iommufd: [`abi`].
 //!
 //! What it will not do: it reads no guest memory, knows no register of any unit and no socket, and
 //! has no threads.

@@ -42,31 +42,8 @@ impl Client {
     /// # Errors
     /// Those of the socket; [`ClientError::Answer`] where what comes makes no sense.
     pub fn functions(&mut self) -> Result<Vec<FunctionInfo>, ClientError> {
-        let wanted = FunctionList {
-            argsz: LIST_ROOM.into(),
-            ..FunctionList::default()
-        };
-        let reply = self.request(Request::FunctionList, wanted.as_bytes())?;
-        let entries = reply.written.get(FunctionList::BYTES as usize..);
-        let entries = entries.ok_or(ClientError::Answer)?;
-        let entry = |entry: &[u8]| {
-            let entry = FunctionEntry::read_from_bytes(entry).map_err(|_| ClientError::Answer)?;
-            let place = u16::try_from(entry.place.get()).map_err(|_| ClientError::Answer)?;
-            let attaching = match entry.state.get() {
-                FUNCTION_ATTACHED => Attaching::ByHost,
-                FUNCTION_OFFERED => Attaching::Offered,
-                BY_CLIENT => Attaching::ByClient,
-                _ => return Err(ClientError::Answer),
-            };
-            Ok(FunctionInfo {
-                guest_bdf: Bdf::from_requester_id(place),
-                attaching,
-            })
-        };
-        entries
-            .chunks(FunctionEntry::BYTES as usize)
-            .map(entry)
-            .collect()
+        let reply = self.request(Request::FunctionList, list_request().as_bytes())?;
+        listed(&reply.written)
     }
 
     /// Attaches a function that is offered. It reaches the memory that the VMM has mapped.
@@ -151,6 +128,36 @@ impl Client {
         let reply = self.request(Request::UnmapDma, request.as_bytes())?;
         Ok(starts_with::<UnmapDma>(&reply.written)?.size.get())
     }
+}
+
+/// A list with room for as many functions as an answer holds.
+pub(super) fn list_request() -> FunctionList {
+    FunctionList {
+        argsz: LIST_ROOM.into(),
+        ..FunctionList::default()
+    }
+}
+
+/// What an answer to that says.
+pub(super) fn listed(written: &[u8]) -> Result<Vec<FunctionInfo>, ClientError> {
+    let entries = written.get(FunctionList::BYTES as usize..);
+    let entries = entries.ok_or(ClientError::Answer)?;
+    let entry = |entry: &[u8]| {
+        let entry = FunctionEntry::read_from_bytes(entry).map_err(|_| ClientError::Answer)?;
+        let place = u16::try_from(entry.place.get()).map_err(|_| ClientError::Answer)?;
+        let attaching = match entry.state.get() {
+            FUNCTION_ATTACHED => Attaching::ByHost,
+            FUNCTION_OFFERED => Attaching::Offered,
+            BY_CLIENT => Attaching::ByClient,
+            _ => return Err(ClientError::Answer),
+        };
+        Ok(FunctionInfo {
+            guest_bdf: Bdf::from_requester_id(place),
+            attaching,
+        })
+    };
+    let entries = entries.chunks(FunctionEntry::BYTES as usize);
+    entries.map(entry).collect()
 }
 
 const BY_CLIENT: u32 = FUNCTION_ATTACHED | FUNCTION_OFFERED;

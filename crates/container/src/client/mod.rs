@@ -4,6 +4,8 @@ mod error;
 mod faults;
 mod functions;
 mod ioasid;
+mod iommufd;
+mod link;
 mod pasids;
 mod platform;
 
@@ -13,26 +15,27 @@ use std::path::Path;
 
 use palisade_vfio::Abi;
 use palisade_vfio::abi::{Number, Request};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
 
 pub use error::ClientError;
 pub use faults::FaultQueue;
 pub use functions::{Attaching, FunctionInfo};
+pub use iommufd::{
+    Events, Hardware, Invalidated, IommufdClient, PageRequests, Pages, PasidUse, TableOptions,
+    Waiting,
+};
 pub use pasids::{Invalidate, Process, Which};
 pub use platform::{Capability, Info};
 
-use crate::socket::{Message, receive, send};
-use crate::wire::{
-    Header, Kind, MAJOR, MAX_DESCRIPTORS, MINOR, Version, VersionAnswer, abi_number, frame,
-};
+use link::Link;
+
+use crate::wire::abi_number;
 
 /// A connection to a container socket. Each call asks and waits for the answer.
 #[derive(Debug)]
 pub struct Client {
-    stream: UnixStream,
+    link: Link,
     abi: Abi,
-    limits: VersionAnswer,
-    next_id: u16,
 }
 
 /// What a call returned, what its argument begins with now, and what came beside it.
@@ -60,33 +63,9 @@ impl Client {
     /// # Errors
     /// [`ClientError::Version`] where the server speaks another version, and those of the socket.
     pub fn over(stream: UnixStream, abi: Abi) -> Result<Self, ClientError> {
-        let version = Version {
-            major: MAJOR.into(),
-            minor: MINOR.into(),
-            abi: abi_number(abi).into(),
-            padding: 0.into(),
-        };
-        let header = Header::new(Kind::Version, 0, 0);
-        let message = frame(header, version.as_bytes()).ok_or(ClientError::TooLong)?;
-        send(&stream, &message, &[])?;
-        let answer = receive(&stream)?;
-        if answer.head.kind != Kind::VersionAnswer {
-            return Err(ClientError::Answer);
-        }
-        let limits: VersionAnswer = starts_with(&answer.payload)?;
-        if let Err(errno) = answer.head.header.outcome() {
-            let (major, minor) = (limits.major.get(), limits.minor.get());
-            return Err(ClientError::Version {
-                errno,
-                major,
-                minor,
-            });
-        }
         Ok(Self {
-            stream,
+            link: Link::over(stream, abi_number(abi))?,
             abi,
-            limits,
-            next_id: 1,
         })
     }
 
@@ -107,31 +86,12 @@ impl Client {
         argument: &[u8],
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<Reply, ClientError> {
-        let most = usize::from(self.limits.max_descriptors.get()).min(MAX_DESCRIPTORS);
-        if descriptors.len() > most {
-            return Err(ClientError::TooManyDescriptors(descriptors.len(), most));
-        }
-        let id = self.next_id;
-        self.next_id = id.wrapping_add(1);
-        let header = Header::new(Kind::Request, id, number.get());
-        let message = frame(header, argument).ok_or(ClientError::TooLong)?;
-        if message.len() > self.limits.max_message_bytes.get() as usize {
-            return Err(ClientError::TooLong);
-        }
-        send(&self.stream, &message, descriptors)?;
-        let Message {
-            head,
-            payload,
-            descriptors,
-        } = receive(&self.stream)?;
-        if head.kind != Kind::Answer || head.header.id.get() != id {
-            return Err(ClientError::Answer);
-        }
-        let value = head.header.outcome();
+        let answer = self.link.call(number, 0, argument, descriptors)?;
+        let value = answer.head.header.outcome();
         Ok(Reply {
             value: value.map_err(|errno| ClientError::Refused(number, errno))?,
-            written: payload,
-            descriptors,
+            written: answer.payload,
+            descriptors: answer.descriptors,
         })
     }
 

@@ -1,16 +1,19 @@
 use std::convert::Infallible;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use palisade_vfio::Abi;
+use palisade_vfio::abi::iommufd::{Iommufd, On, Refused};
 use palisade_vfio::abi::{Answer, Number, Session, Vmm};
 use rustix::io::Errno;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::queues;
 use crate::socket::{Message, SocketError, receive, send};
 use crate::wire::{
-    FrameError, Header, Kind, MAJOR, MAX_DESCRIPTORS, Version, VersionAnswer, abi_number, frame,
+    FrameError, Header, IOMMUFD, Kind, MAJOR, MAX_DESCRIPTORS, Version, VersionAnswer, abi_number,
+    frame,
 };
 
 /// Why a connection was ended.
@@ -30,7 +33,7 @@ pub enum ConnectionError {
     BeforeVersion(Kind),
     /// The client speaks another version, or a form of the requests that there is not.
     #[error(
-        "the client speaks version {major} with requests of version {abi}: here it is {MAJOR}, with 1 or 7"
+        "the client speaks version {major} with requests of version {abi}: here it is {MAJOR}, with 1, 7 or {IOMMUFD}"
     )]
     Version {
         /// Its version of the protocol.
@@ -57,7 +60,7 @@ const OTHER_VERSION: Errno = Errno::PROTONOSUPPORT;
 /// # Errors
 /// [`ConnectionError`] where the client or the socket is at fault. It concerns this connection alone.
 pub fn serve(stream: &UnixStream, vmm: &Vmm) -> Result<(), ConnectionError> {
-    let served = negotiate(stream, vmm).and_then(|session| requests(stream, &session));
+    let served = negotiate(stream, vmm).and_then(|spoken| requests(stream, &spoken));
     // Whoever still holds the socket is not left to wait. Fails only where the client was faster.
     let _ = stream.shutdown(Shutdown::Both);
     match served {
@@ -84,7 +87,55 @@ impl From<SocketError> for Stop {
     }
 }
 
-fn negotiate(stream: &UnixStream, vmm: &Vmm) -> Result<Session, Stop> {
+/// What a client speaks.
+enum Spoken {
+    /// One of the proposals.
+    Proposal(Session),
+    Iommufd(Iommufd),
+}
+
+impl Spoken {
+    fn of(form: u16, vmm: &Vmm) -> Option<Self> {
+        if form == IOMMUFD {
+            return Some(Self::Iommufd(vmm.connect_iommufd()));
+        }
+        let mut proposals = [Abi::V1, Abi::V7].into_iter();
+        let abi = proposals.find(|one| abi_number(*one) == form)?;
+        Some(Self::Proposal(vmm.connect(abi)))
+    }
+
+    /// Waits for the next message, and does meanwhile what comes by other ways.
+    fn wait(&self, stream: &UnixStream) -> Result<(), SocketError> {
+        match self {
+            Self::Proposal(_) => Ok(()),
+            Self::Iommufd(session) => queues::serve_until_readable(stream, session),
+        }
+    }
+
+    fn ioctl(&self, header: &Header, payload: &[u8], fds: Vec<OwnedFd>) -> Result<Answer, Refused> {
+        let number = Number::new(header.number_or_errno.get());
+        match self {
+            Self::Proposal(session) => {
+                let answer = session.ioctl(number, payload, fds);
+                answer.map_err(|errno| refused(errno.get()))
+            }
+            Self::Iommufd(session) => {
+                let on = On::from_raw(header.value.get().cast_unsigned());
+                let on = on.ok_or_else(|| refused(Errno::BADF.raw_os_error()))?;
+                session.ioctl(on, number, payload, fds)
+            }
+        }
+    }
+}
+
+fn refused(errno: i32) -> Refused {
+    Refused {
+        errno: palisade_ioasid::Errno::new(errno),
+        written: Vec::new(),
+    }
+}
+
+fn negotiate(stream: &UnixStream, vmm: &Vmm) -> Result<Spoken, Stop> {
     let message = receive(stream)?;
     let id = message.head.header.id.get();
     let refuse = |errno: Errno, error: ConnectionError| {
@@ -99,17 +150,15 @@ fn negotiate(stream: &UnixStream, vmm: &Vmm) -> Result<Session, Stop> {
     let version = Version::read_from_bytes(&message.payload);
     let version = version.map_err(|_| refuse(PROTOCOL_ERROR, ConnectionError::VersionSize))?;
     let (major, abi) = (version.major.get(), version.abi.get());
-    let spoken = [Abi::V1, Abi::V7]
-        .into_iter()
-        .find(|one| abi_number(*one) == abi);
-    let Some(spoken) = spoken.filter(|_| major == MAJOR) else {
+    let spoken = (major == MAJOR).then(|| Spoken::of(abi, vmm)).flatten();
+    let Some(spoken) = spoken else {
         return Err(refuse(
             OTHER_VERSION,
             ConnectionError::Version { major, abi },
         ));
     };
     answer_version(stream, id, None)?;
-    Ok(vmm.connect(spoken))
+    Ok(spoken)
 }
 
 fn answer_version(stream: &UnixStream, id: u16, errno: Option<Errno>) -> Result<(), SocketError> {
@@ -118,29 +167,28 @@ fn answer_version(stream: &UnixStream, id: u16, errno: Option<Errno>) -> Result<
     reply(stream, header, VersionAnswer::own().as_bytes(), &[])
 }
 
-fn requests(stream: &UnixStream, session: &Session) -> Result<Infallible, Stop> {
+fn requests(stream: &UnixStream, spoken: &Spoken) -> Result<Infallible, Stop> {
     loop {
+        spoken.wait(stream)?;
         let Message {
             head,
             payload,
             descriptors,
         } = receive(stream)?;
-        let (id, number) = (head.header.id.get(), head.header.number_or_errno.get());
+        let id = head.header.id.get();
         let outcome = match head.kind {
-            Kind::Request => session
-                .ioctl(Number::new(number), &payload, descriptors)
-                .map_err(|errno| errno.get()),
+            Kind::Request => spoken.ioctl(&head.header, &payload, descriptors),
             // Once is enough.
-            Kind::Version => Err(Errno::INVAL.raw_os_error()),
+            Kind::Version => Err(refused(Errno::INVAL.raw_os_error())),
             Kind::VersionAnswer | Kind::Answer => {
                 return Err(Stop::Error(ConnectionError::NotAClients(head.kind)));
             }
         };
         match outcome {
             Ok(answer) => answer_request(stream, id, &answer)?,
-            Err(errno) => {
-                let header = Header::new(Kind::Answer, id, errno.cast_unsigned());
-                reply(stream, header, &[], &[])?;
+            Err(Refused { errno, written }) => {
+                let header = Header::new(Kind::Answer, id, errno.get().cast_unsigned());
+                reply(stream, header, &written, &[])?;
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod connection;
 mod listener;
+mod queues;
 
 pub use connection::{ConnectionError, serve};
 pub use listener::{Server, Stopper};

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod constants;
+mod iommufd;
 mod text;
 
 use std::fmt::Write as _;
@@ -16,11 +17,13 @@ use palisade_container::wire::{
     Header, Kind, MAJOR, MAX_DESCRIPTORS, MAX_MESSAGE_BYTES, MINOR, Version, VersionAnswer,
 };
 use palisade_vfio::Abi;
+use palisade_vfio::abi::iommufd::{Family, IommufdRequest};
 use palisade_vfio::abi::layout::Field;
 use palisade_vfio::abi::{EXTENSIONS, Extension, Request};
 use text::{Argument, ERRORS, FRONT, kind_says, layouts, told};
 
 const LAYOUTS: &str = "crates/vfio/src/abi/layout";
+const IOMMUFD_LAYOUTS: &str = "crates/vfio/src/abi/iommufd/layout";
 const WIRE: &str = "crates/container/src/wire.rs";
 
 fn root() -> PathBuf {
@@ -66,20 +69,16 @@ fn source(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap()
 }
 
-fn layout_sources() -> String {
-    let files = fs::read_dir(root().join(LAYOUTS)).unwrap();
+fn layout_sources(folder: &str) -> String {
+    let files = fs::read_dir(root().join(folder)).unwrap();
     let files = files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap());
     files.collect()
 }
 
-fn constants(page: &mut String) {
-    let layouts = documented(&layout_sources());
-    let documented: Vec<_> = layouts
-        .into_iter()
-        .chain(documented(&source(WIRE)))
-        .collect();
+fn constants(page: &mut String, constants: &[Constant], sources: &str) {
+    let documented = documented(sources);
     page.push_str("\n| constant | value | says |\n|---|---|---|\n");
-    for Constant { name, value } in CONSTANTS {
+    for Constant { name, value } in constants {
         let (_, says) = documented.iter().find(|(one, _)| one == name).unwrap();
         writeln!(page, "| {name} | {value:#x} | {says} |").unwrap();
     }
@@ -139,6 +138,43 @@ fn extensions(page: &mut String) {
     }
 }
 
+fn errors(page: &mut String, errors: &[(&str, u32, &str)]) {
+    page.push_str("\n| errno | number | when |\n|---|---|---|\n");
+    for (name, number, when) in errors {
+        writeln!(page, "| {name} | {number} | {when} |").unwrap();
+    }
+}
+
+fn iommufd_chapter(page: &mut String) {
+    page.push_str(iommufd::FRONT);
+    errors(page, iommufd::ERRORS);
+    page.push_str(
+        "\n| request | number | file | smallest size | descriptors |\n|---|---|---|---|---|\n",
+    );
+    for request in IommufdRequest::ALL {
+        let (name, number, shortest) = (request.name(), request.number(), request.shortest());
+        let file = match request.family() {
+            Family::Iommufd => "iommufd",
+            Family::Device => "device",
+        };
+        let descriptors = iommufd::told(*request).descriptors;
+        writeln!(
+            page,
+            "| {name} | {number} | {file} | {shortest} | {descriptors} |"
+        )
+        .unwrap();
+    }
+    for request in IommufdRequest::ALL {
+        let told = iommufd::told(*request);
+        let (name, number, says) = (request.name(), request.number(), told.says);
+        write!(page, "\n### {name} ({number}, form 3)\n\n{says}\n").unwrap();
+        for (title, of_it) in told.layouts {
+            fields(page, title, of_it);
+        }
+    }
+    constants(page, iommufd::CONSTANTS, &layout_sources(IOMMUFD_LAYOUTS));
+}
+
 fn page() -> String {
     let mut page = FRONT.to_owned();
     fields(&mut page, "The header", Header::FIELDS);
@@ -157,16 +193,15 @@ fn page() -> String {
     fields(&mut page, "Version", Version::FIELDS);
     fields(&mut page, "VersionAnswer", VersionAnswer::FIELDS);
     page.push_str(text::REQUESTS);
-    page.push_str("\n| errno | number | when |\n|---|---|---|\n");
-    for (name, number, when) in ERRORS {
-        writeln!(page, "| {name} | {number} | {when} |").unwrap();
-    }
+    errors(&mut page, ERRORS);
     page.push_str(text::LIST);
     requests(&mut page);
     page.push_str(text::EXTENSIONS);
     extensions(&mut page);
     page.push_str(text::CONSTANTS);
-    constants(&mut page);
+    let sources = [layout_sources(LAYOUTS), source(WIRE)].concat();
+    constants(&mut page, CONSTANTS, &sources);
+    iommufd_chapter(&mut page);
     page.push_str(text::EXAMPLE);
     page
 }
@@ -187,11 +222,16 @@ fn the_page_in_docs_is_what_the_code_says() {
 /// Every `pub const` and every structure of the layouts.
 #[test]
 fn every_constant_and_every_structure_is_told() {
-    let source = layout_sources();
+    every_one_is_told(LAYOUTS, CONSTANTS, &layouts());
+    every_one_is_told(IOMMUFD_LAYOUTS, iommufd::CONSTANTS, &iommufd::layouts());
+}
+
+fn every_one_is_told(folder: &str, constants: &[Constant], layouts: &[&str]) {
+    let source = layout_sources(folder);
     let names = documented(&source);
-    assert!(names.len() > 30);
+    assert!(names.len() > 20);
     for (name, says) in &names {
-        assert!(CONSTANTS.iter().any(|one| one.name == *name), "{name}");
+        assert!(constants.iter().any(|one| one.name == *name), "{name}");
         assert!(says.ends_with('.'), "{name}");
     }
     let structures = source.split("\nlayout! {\n").skip(1);
@@ -199,17 +239,18 @@ fn every_constant_and_every_structure_is_told() {
         let mut lines = structure.lines().map(str::trim);
         let declared = lines.find(|line| !line.starts_with("///")).unwrap();
         let (name, _) = declared.split_once(',').unwrap();
-        assert!(layouts().contains(&name), "{name}");
+        assert!(layouts.contains(&name), "{name}");
     }
 }
 
 #[test]
 fn every_field_says_what_it_is() {
-    for request in Request::ALL {
-        for (_, fields) in told(*request).layouts {
-            for field in *fields {
-                assert!(plain(field.says).ends_with('.'), "{}", field.name);
-            }
+    let proposals = Request::ALL.iter().flat_map(|one| told(*one).layouts);
+    let iommufd = IommufdRequest::ALL.iter();
+    let iommufd = iommufd.flat_map(|one| iommufd::told(*one).layouts);
+    for (_, fields) in proposals.chain(iommufd) {
+        for field in *fields {
+            assert!(plain(field.says).ends_with('.'), "{}", field.name);
         }
     }
 }

@@ -13,7 +13,7 @@ pub(crate) const FRONT: &str = "# The container socket
 
 How a VMM in another process maps its guest's memory, attaches functions, asks for PASIDs, binds its guest's page tables to
 them, invalidates caches, and is told of faults and page requests: the requests that were proposed for VFIO in 2020,
-in both their forms, and a few more, over a Unix socket. A client in any language can be written from this page. Written by `UPDATE_DOCS=1 cargo test -p palisade-container --test protocol` from the code, which
+in both their forms, and a few more, or the objects of today's iommufd, over a Unix socket. A client in any language can be written from this page. Written by `UPDATE_DOCS=1 cargo test -p palisade-container --test protocol` from the code, which
 also checks that it is true. The server and a client in Rust are `crates/container`.
 
 ## Messages
@@ -29,8 +29,8 @@ their order; a client may send the next one before it has read an answer. An ans
 
 ## The version
 
-The client's first message is Version. It chooses one of the two forms of the requests, version 1 or version 7, for
-this connection. The server answers with VersionAnswer, whose errno is 0 when the client may go on. A client that
+The client's first message is Version. It chooses one of the forms of the requests for this connection: version 1 or
+version 7 of the proposals, or the form of an iommufd, 3, of which a chapter of its own tells below. The server answers with VersionAnswer, whose errno is 0 when the client may go on. A client that
 speaks a higher minor version than the server's keeps to what the server's has. Otherwise the errno is
 
 - 71 (EPROTO) where the first message was another, or its payload has another size than a version;
@@ -46,7 +46,8 @@ pub(crate) const REQUESTS: &str = "
 A Request is a call of `ioctl`: `number_or_errno` is the number of the request, and the payload the bytes of its
 argument. The Answer has in `number_or_errno` 0, or the errno that the call fails with. Where it is 0, `value` is what
 the call returns, and the payload replaces as many bytes at the beginning of the argument; it is empty where the argument
-stays as it was. An answer with an errno has no payload, and nothing has changed.
+stays as it was. An answer with an errno has no payload, and nothing has changed. `value` of a request is not looked at, but
+in the form of an iommufd.
 
 An argument that begins with `argsz` says by it how many bytes it has. It is read up to there and no further, however many
 bytes came. Too small a size for the request is EINVAL; a greater one is accepted. Bytes that the size promises and that
@@ -141,8 +142,8 @@ A client of version 7 says so, chooses nesting, and takes a PASID between 10 and
 `>` is from the client; the test `a_client_made_from_the_page_alone` sends them):
 
 ```text
-> 18 00 00 00  01 00  01 00  00 00 00 00  00 00 00 00   01 00  00 00  07 00  00 00
-< 1c 00 00 00  02 00  01 00  00 00 00 00  00 00 00 00   01 00  00 00  04 00  00 00  00 10 00 00
+> 18 00 00 00  01 00  01 00  00 00 00 00  00 00 00 00   01 00  01 00  07 00  00 00
+< 1c 00 00 00  02 00  01 00  00 00 00 00  00 00 00 00   01 00  01 00  04 00  00 00  00 10 00 00
 > 14 00 00 00  03 00  02 00  66 3b 00 00  00 00 00 00   06 00 00 00
 < 10 00 00 00  04 00  02 00  00 00 00 00  00 00 00 00
 > 20 00 00 00  03 00  03 00  76 3b 00 00  00 00 00 00   10 00 00 00  01 00 00 00  0a 00 00 00  14 00 00 00

@@ -9,12 +9,12 @@ use palisade_units::GuestPasid;
 
 use super::argument::Argument;
 use super::functions::place;
+use super::iommufd::ChannelPair;
 use super::layout::{
     FaultRing as FaultRingLayout, PageResponse as PageResponseLayout, RESPONSE_FAILURE,
     RESPONSE_HAS_PASID, RESPONSE_INVALID, RESPONSE_SUCCESS, RESPONSE_VERSION,
 };
-use super::vmm::locked;
-use super::{AbiError, Answer, FaultDelivery, Session};
+use super::{AbiError, Answer, Session};
 use crate::{Bell, FaultRing, SpaceKey};
 
 /// Makes bells of the descriptors that clients send to be woken by.
@@ -24,7 +24,17 @@ pub trait Doorbells: Send + Sync {
     /// # Errors
     /// What the client is told: EINVAL for what is no eventfd.
     fn bell(&self, eventfd: OwnedFd) -> Result<Box<dyn Bell>, Errno>;
+
+    /// A file by which a client is told, and answers, as a queue of an iommufd has it.
+    ///
+    /// # Errors
+    /// What the client is told; EOPNOTSUPP where there are no such files, as at first.
+    fn channel(&self) -> Result<ChannelPair, Errno> {
+        Err(Errno::new(EOPNOTSUPP))
+    }
 }
+
+const EOPNOTSUPP: i32 = 95;
 
 /// The ring lives as long as the session that asked for it, and a VMM has one at a time.
 pub(super) fn ring(
@@ -36,22 +46,21 @@ pub(super) fn ring(
     if request.flags.get() != 0 {
         return Err(AbiError::Flags(request.flags.get().into()));
     }
-    let FaultDelivery::ByRing(doorbells) = &session.vmm().faults else {
-        return Err(AbiError::NotOffered("a ring of faults"));
-    };
-    let mut current = locked(&session.vmm().ring);
-    if current.strong_count() > 0 {
-        return Err(AbiError::HasRing);
-    }
-    let bell = doorbells.bell(eventfd).map_err(AbiError::Host)?;
-    let ring = FaultRing::new(bell).map_err(|error| {
-        let errno = error.raw_os_error().unwrap_or(ENOMEM);
-        AbiError::Host(Errno::new(errno))
+    let vmm = session.vmm();
+    let doorbells = vmm.doorbells()?;
+    let mut made = None;
+    vmm.tell(|| {
+        let bell = doorbells.bell(eventfd).map_err(AbiError::Host)?;
+        let ring = FaultRing::new(bell).map_err(|error| {
+            let errno = error.raw_os_error().unwrap_or(ENOMEM);
+            AbiError::Host(Errno::new(errno))
+        })?;
+        let ring = Arc::new(ring);
+        session.keep_ring(Arc::clone(&ring))?;
+        made = Some(Arc::clone(&ring));
+        Ok(ring)
     })?;
-    let ring = Arc::new(ring);
-    session.keep_ring(Arc::clone(&ring))?;
-    *current = Arc::downgrade(&ring);
-    session.container().set_sink(Arc::clone(&ring) as _);
+    let ring = made.ok_or(AbiError::HasRing)?;
     request.region_bytes = ring.len_bytes().into();
     let mut answer = Answer::written(&request);
     answer.descriptors.push(ring.region().fd);

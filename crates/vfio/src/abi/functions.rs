@@ -10,6 +10,7 @@ use super::argument::Argument;
 use super::layout::{
     FUNCTION_ATTACHED, FUNCTION_OFFERED, FunctionEntry, FunctionList, FunctionPlace,
 };
+use super::vmm::Inner;
 use super::{AbiError, Answer, Session};
 
 /// A function's place in the guest, from a field that is wider.
@@ -61,14 +62,15 @@ pub(super) fn detach(session: &Session, argument: Argument<'_>) -> Result<Answer
     Ok(Answer::default())
 }
 
-pub(super) fn list(session: &Session, argument: Argument<'_>) -> Result<Answer, AbiError> {
+pub(super) fn list(vmm: &Inner, argument: &[u8]) -> Result<Answer, AbiError> {
+    let argument = Argument::new(argument)?;
     let mut request: FunctionList = argument.read()?;
     if request.flags.get() != 0 {
         return Err(AbiError::Flags(request.flags.get().into()));
     }
-    let offered = session.vmm().offered.iter().map(|offer| offer.guest_bdf);
+    let offered = vmm.offered.iter().map(|offer| offer.guest_bdf);
     let mut all: BTreeMap<Bdf, u32> = offered.map(|place| (place, FUNCTION_OFFERED)).collect();
-    for place in session.container().guest_bdfs() {
+    for place in vmm.container.guest_bdfs() {
         *all.entry(place).or_default() |= FUNCTION_ATTACHED;
     }
     request.count = u32::try_from(all.len()).unwrap_or(u32::MAX).into();

@@ -6,6 +6,8 @@
 //! changed. What a request means is [`Container`](crate::Container)'s business; here it is only read, checked for
 //! shape, and answered.
 //!
+//! Who speaks of the objects of an iommufd instead, as today's Linux has them, finds them in [`iommufd`].
+//!
 //! All numbers are little-endian. An argument that begins with `argsz` is read up to that size and no further,
 //! however many bytes came with it; one that says less than the request needs is EINVAL, and one that says more
 //! than came is EFAULT where the missing bytes are needed.
@@ -19,6 +21,7 @@ mod functions;
 mod info;
 mod invalidate;
 mod ioasid;
+pub mod iommufd;
 pub mod layout;
 mod memory;
 mod pasid;

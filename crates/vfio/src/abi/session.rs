@@ -107,7 +107,7 @@ impl Session {
             Request::Bind => bind::request_v1(self, Argument::new(argument)?),
             Request::CacheInvalidate => invalidate::request_v1(self, Argument::new(argument)?),
             Request::UnmapDma => memory::unmap(self, Argument::new(argument)?),
-            Request::FunctionList => functions::list(self, Argument::new(argument)?),
+            Request::FunctionList => functions::list(self.vmm(), argument),
             Request::FunctionAttach => functions::attach(self, Argument::new(argument)?),
             Request::FunctionDetach => functions::detach(self, Argument::new(argument)?),
             Request::IoasidGetApiVersion => Ok(Answer::value(API_VERSION)),

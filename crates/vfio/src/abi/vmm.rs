@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use palisade_iommu::{FunctionHandle, Sharing};
+use palisade_iommu::{FunctionHandle, Sharing, Sink};
 use palisade_memory::{GuestMemory, Limits};
 use palisade_units::Bdf;
 
-use super::{Doorbells, Nested, Session, Unit};
-use crate::{Abi, Attachment, Container, FaultRing};
+use super::iommufd::Iommufd;
+use super::{AbiError, Doorbells, Nested, Session, Unit};
+use crate::{Abi, Attachment, Container};
 
 /// A function that a VMM may attach.
 #[derive(Clone)]
@@ -58,10 +59,12 @@ pub(super) struct Inner {
     pub(super) faults: FaultDelivery,
     /// What the functions reach that the VMM attached.
     pub(super) memory: GuestMemory,
+    /// How much each space of an iommufd may map.
+    pub(super) limits: Limits,
     /// Those functions.
     attached: Mutex<BTreeMap<Bdf, Arc<Attachment>>>,
-    /// The ring, which the session has that asked for it.
-    pub(super) ring: Mutex<Weak<FaultRing>>,
+    /// Whoever of its connections is told of faults: one at a time.
+    told: Mutex<Option<Weak<dyn Sink>>>,
     /// How many sessions there are. Held while the last one cleans up, so that the next begins with nothing.
     sessions: Mutex<usize>,
 }
@@ -89,8 +92,9 @@ impl Vmm {
                 offered: offers.functions,
                 faults: offers.faults,
                 memory: GuestMemory::with_limits(offers.memory),
+                limits: offers.memory,
                 attached: Mutex::default(),
-                ring: Mutex::default(),
+                told: Mutex::default(),
                 sessions: Mutex::default(),
             }),
         }
@@ -102,6 +106,13 @@ impl Vmm {
     pub fn connect(&self, abi: Abi) -> Session {
         *locked(&self.inner.sessions) += 1;
         Session::new(self.clone(), abi)
+    }
+
+    /// A connection of this tenant whose client speaks of an iommufd's objects. It has none yet.
+    #[must_use]
+    pub fn connect_iommufd(&self) -> Iommufd {
+        *locked(&self.inner.sessions) += 1;
+        Iommufd::new(self.clone())
     }
 }
 
@@ -122,6 +133,29 @@ impl Inner {
         for function in attached {
             function.forget();
         }
+    }
+
+    /// Where an eventfd or a file of a client becomes something that it is told by.
+    pub(super) fn doorbells(&self) -> Result<&dyn Doorbells, AbiError> {
+        match &self.faults {
+            FaultDelivery::ByRing(doorbells) => Ok(&**doorbells),
+            FaultDelivery::Elsewhere => Err(AbiError::NotOffered("telling of faults")),
+        }
+    }
+
+    /// Has faults told to this sink, which `make` makes, unless another one is there that is told of them.
+    pub(super) fn tell<S: Sink + 'static>(
+        &self,
+        make: impl FnOnce() -> Result<Arc<S>, AbiError>,
+    ) -> Result<(), AbiError> {
+        let mut told = locked(&self.told);
+        if told.as_ref().is_some_and(|sink| sink.strong_count() > 0) {
+            return Err(AbiError::HasRing);
+        }
+        let sink: Arc<dyn Sink> = make()?;
+        *told = Some(Arc::downgrade(&sink));
+        self.container.set_sink(sink);
+        Ok(())
     }
 
     /// A session has gone.

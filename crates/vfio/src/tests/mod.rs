@@ -9,6 +9,7 @@ mod binding;
 mod closing;
 mod fault_ring;
 mod faults;
+mod iommufd;
 mod model;
 mod racing;
 mod reaching;

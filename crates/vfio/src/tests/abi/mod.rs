@@ -35,7 +35,7 @@ pub(super) const EFAULT: i32 = 14;
 pub(super) const ENOTTY: i32 = 25;
 
 /// A unit as every guest of this host has it, in numbers that do not matter here.
-pub(super) const UNIT: Unit = Unit {
+pub(in crate::tests) const UNIT: Unit = Unit {
     format: StageFormat::VtD,
     address_bits: 57,
     pasid_bits: 20,

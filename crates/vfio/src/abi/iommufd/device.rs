@@ -1,0 +1,67 @@
+//! VFIO_DEVICE_BIND_IOMMUFD, and the closing of a device file.
+
+use std::collections::BTreeMap;
+
+use palisade_memory::GuestMemory;
+use palisade_units::Bdf;
+
+use super::layout::BindIommufd;
+use super::objects::{Device, Object};
+use super::{Iommufd, IommufdError, attach, virtual_unit};
+use crate::SpaceKey;
+use crate::abi::argument::Argument;
+use crate::abi::{AbiError, Answer};
+
+/// The device is the client's, and reaches nothing until it is attached.
+pub(super) fn bind(session: &Iommufd, place: Bdf, argument: &[u8]) -> Result<Answer, IommufdError> {
+    let mut request: BindIommufd = Argument::new(argument)?.read()?;
+    if request.flags.get() != 0 {
+        return Err(AbiError::Flags(request.flags.get().into()).into());
+    }
+    if request.iommufd.get() != 0 {
+        return Err(IommufdError::NoFile);
+    }
+    let mut objects = session.objects();
+    if objects.device_at(place).is_some() {
+        return Err(IommufdError::Value("the device is bound already"));
+    }
+    let mut offered = session.vmm().offered.iter();
+    let offer = offered.find(|offer| offer.guest_bdf == place);
+    let offer = offer.ok_or(AbiError::NoFunction(place))?;
+    // Until it is attached, and under what it is not attached for, there is no memory.
+    let nothing = GuestMemory::new();
+    let container = session.container();
+    let attachment = container.attach(place, offer.function.clone(), offer.sharing, nothing)?;
+    container.unbind(place, SpaceKey::WithoutPasid)?;
+    let id = objects.add(Object::Device(Device {
+        place,
+        attachment,
+        tables: BTreeMap::new(),
+    }))?;
+    request.out_devid = id.get().into();
+    Ok(Answer::written(&request))
+}
+
+/// As closing a device file does: what the device is attached to is detached first, and its virtual device goes.
+pub(super) fn close(
+    session: &Iommufd,
+    place: Bdf,
+    argument: &[u8],
+) -> Result<Answer, IommufdError> {
+    let request: crate::abi::layout::FunctionPlace = Argument::new(argument)?.read()?;
+    if request.flags.get() != 0 {
+        return Err(AbiError::Flags(request.flags.get().into()).into());
+    }
+    if request.place.get() != u32::from(place.requester_id()) {
+        return Err(IommufdError::Value("the place is that of another device"));
+    }
+    let mut objects = session.objects();
+    let id = objects.device_at(place);
+    let id = id.ok_or(AbiError::NoFunction(place))?;
+    attach::detach_all(session, &mut objects, id)?;
+    virtual_unit::forget_device(&mut objects, id);
+    virtual_unit::name_devices(&objects, session.router());
+    let device = objects.remove(id)?;
+    drop(device);
+    Ok(Answer::default())
+}
