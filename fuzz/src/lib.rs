@@ -51,6 +51,10 @@ pub const ENTRIES: &[Entry] = &[
         run: state::unit_state,
     },
     Entry {
+        name: "function_state",
+        run: state::function_state,
+    },
+    Entry {
         name: "configuration",
         run: configuration::configuration,
     },
