@@ -16,6 +16,7 @@ mod messages;
 mod moving;
 mod own;
 mod peer;
+mod requests;
 mod restore;
 mod source;
 mod stop;

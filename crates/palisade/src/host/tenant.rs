@@ -226,6 +226,11 @@ impl Tenant {
         let function = self.moving.function(assigned.function()) as Arc<dyn Function>;
         let maps = Arc::new(Maps::of_function(assigned, Arc::clone(&self.removed)));
         let connection = Connection::new(stream, Arc::clone(&function), maps)?;
+        let connection = match &self.iommu {
+            Iommu::Unit(_) => connection,
+            // A socket of their own says who may make requests; here the functions' does.
+            Iommu::Vmm(vmm) => connection.offer_pasids(vmm.offer()),
+        };
         let peer = connection.peer();
         admission.registered(move || peer.stop());
         let number = self.messages.add(function, connection.peer());

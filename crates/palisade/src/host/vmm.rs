@@ -8,8 +8,10 @@ use palisade_vfio::{
     Container,
     abi::{FaultDelivery, Offers, StageFormat, Unit, Vmm},
 };
+use palisade_vfio_user::PasidOffer;
 use palisade_vtd::spec::capability::{CAPABILITIES, EXTENDED};
 
+use super::requests;
 use crate::config::ContainerConfig;
 
 /// A first stage of five levels.
@@ -57,6 +59,11 @@ impl ServedVmm {
     /// Whether the process at the other end is allowed here.
     pub(super) fn check(&self, stream: &UnixStream) -> Result<(), Refused> {
         Ok(self.allowed.check(Peer::of(stream)?)?)
+    }
+
+    /// What a connection of one of its functions offers.
+    pub(super) fn offer(&self) -> PasidOffer {
+        requests::offer(&self.vmm)
     }
 
     /// Serves one client to its end.

@@ -17,13 +17,18 @@ use palisade_ioasid::PasidRange;
 use palisade_pci::Bar;
 use palisade_units::{GuestPasid, Iova, PageSize};
 use palisade_vfio::{Abi, Nesting};
-use palisade_vfio_user::Region;
+use palisade_vfio_user::{
+    Errno, PasidHandler, Region, RequestNumber,
+    wire::pasid::{PasidCapability, RequestAbi, Tag},
+};
 use zerocopy::IntoBytes;
 
 use crate::host::{CONFIG, Daemon, wait_until};
 
 const MIB: u64 = 1 << 20;
 const NAME: u32 = 700;
+/// `docs/container.md`: the proposed /dev/ioasid's allocation.
+const IOASID_ALLOCATE: u32 = 0x6966;
 const QUEUES: u64 = 0x800;
 const GROUPS: u64 = 0x400;
 
@@ -150,6 +155,50 @@ fn r33_the_last_connection_of_a_vmm_gives_all_back() {
     assert_eq!(held(&daemon), 2);
     drop(other);
     daemon.wait_for_end_of("alice");
+}
+
+/// A VMM that translates for no device: the host's do not ask it.
+struct NoDevice;
+
+impl PasidHandler for NoDevice {
+    fn read(&mut self, _: Tag, _: Iova, _: &mut [u8]) -> Result<(), Errno> {
+        Err(Errno::NOTSUP)
+    }
+
+    fn write(&mut self, _: Tag, _: Iova, _: &[u8]) -> Result<(), Errno> {
+        Err(Errno::NOTSUP)
+    }
+}
+
+#[test]
+fn r23_r33_requests_go_over_a_functions_own_connection_where_both_sides_name_them() {
+    let daemon = start("");
+    let stream = UnixStream::connect(daemon.socket("alice-0")).unwrap();
+    let proposal = PasidCapability {
+        requests: Some(RequestAbi::V7),
+        ..PasidCapability::default()
+    };
+    let mut client =
+        palisade_vfio_user::Client::with_pasids(stream, proposal, Box::new(NoDevice)).unwrap();
+    assert_eq!(client.pasids().unwrap().requests, Some(RequestAbi::V7));
+    let words = |words: [u32; 4]| words.map(u32::to_le_bytes).concat();
+    let allocate = RequestNumber::new(IOASID_ALLOCATE);
+    let reply = client.container_request(allocate, &words([16, 0, 40, 50]), &[]);
+    assert_eq!(reply.unwrap().value, 40);
+    // The slice's own, and this one.
+    assert_eq!(held(&daemon), 2);
+    drop(client);
+    daemon.wait_for_end_of("alice");
+    // Bob's guest has a unit of the host's, and nothing of this is for his VMM.
+    let stream = UnixStream::connect(daemon.socket("bob-0")).unwrap();
+    let mut plain =
+        palisade_vfio_user::Client::with_pasids(stream, proposal, Box::new(NoDevice)).unwrap();
+    assert!(plain.pasids().is_none());
+    assert!(
+        plain
+            .container_request(allocate, &words([16, 0, 40, 50]), &[])
+            .is_err()
+    );
 }
 
 #[test]

@@ -5,9 +5,9 @@ use palisade_driver::{
     Copy, DriverError, FunctionAddress, MissingPage, Pattern, Tenant, page_table::Rights,
 };
 use palisade_dsa::spec::Status;
-use palisade_units::{Bdf, GuestPasid, Iova};
+use palisade_units::{Bdf, Gpa, GuestPasid, Iova};
 
-use crate::host::{CONFIG, Daemon, FIRST, copies_a_page};
+use crate::host::{CONFIG, Daemon, FIRST, copies_a_page, copy_of_a_page};
 
 const MIB: u64 = 1 << 20;
 const SECOND: Bdf = Bdf::new(0, 0x12, 0);
@@ -163,6 +163,41 @@ fn r74_two_slices_move_with_copies_under_way_and_pasids_of_the_host() {
 #[test]
 fn r74_a_slice_and_an_exclusive_function_move_with_copies_under_way() {
     moves("bob", HOSTS, &[FIRST, SECOND]);
+}
+
+#[test]
+fn r74_what_the_accelerator_writes_is_logged_until_it_is_told() {
+    let source = start(AllocatorKind::Guest);
+    let mut tenant = source
+        .connect_to("alice", &at(&source, "alice", &[FIRST]), MEMORY)
+        .unwrap();
+    let copy = copy_of_a_page(tenant.start_process().unwrap());
+    tenant.plant(copy.process, copy.from, &[7; 4096]).unwrap();
+    tenant.plant(copy.process, copy.to, &[0; 4096]).unwrap();
+    let written = |tenant: &mut Tenant| {
+        let (accelerator, _) = tenant.accelerator_and_kernel(FIRST).unwrap();
+        let client = accelerator.link_mut().client_mut();
+        client.dirty_pages(Gpa::new(0), MEMORY).unwrap()
+    };
+    // Whatever the process sees there lies somewhere in the guest's memory.
+    let to = {
+        let space = tenant.kernel().process(copy.process).unwrap().space();
+        let leaf = space.walk(tenant.kernel().guest(), copy.to).unwrap();
+        leaf.unwrap().frame.at
+    };
+    tenant.copy(FIRST, copy).unwrap();
+    let (accelerator, _) = tenant.accelerator_and_kernel(FIRST).unwrap();
+    let client = accelerator.link_mut().client_mut();
+    assert_eq!(client.start_dma_logging(4096, &[]).unwrap(), 4096);
+    assert_eq!(written(&mut tenant), []);
+    for _ in 0..3 {
+        tenant.copy(FIRST, copy).unwrap();
+        let pages = written(&mut tenant);
+        assert!(pages.contains(&to), "{to} is not in {pages:?}");
+        // The copy and its record, and what the walks marked: not all that there is.
+        assert!(pages.len() < 16, "{pages:?}");
+        assert_eq!(written(&mut tenant), [], "told once");
+    }
 }
 
 #[test]
