@@ -132,9 +132,13 @@ impl Engine {
                 }
                 Advance::Blocked(on) => {
                     let session = Arc::clone(session);
+                    let used = session.pasid_use.clone();
                     task.session = own;
                     if self.park((queue, lane), task, on, session) == Parked::No {
                         finished += 1;
+                        if let Some(used) = used {
+                            used.tally.finish(1);
+                        }
                     }
                 }
             }

@@ -2,13 +2,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use palisade_iommu::PageResponse;
+use palisade_iommu::{Ats, PageResponse, Privilege};
+use palisade_units::GuestPasid;
 
 use super::{BLOCK, Dedicated, RULES, record, session};
 use crate::lock::locked;
-use crate::spec::{Descriptor, Status};
-use crate::testing::{Host, run};
-use crate::{PasidUse, Settled, SubmitError};
+use crate::spec::{Descriptor, SoftwareError, Status};
+use crate::testing::{Host, run, tag};
+use crate::{Client, Identity, PasidUse, Session, Settled, SubmitError, Switch};
 
 const FROM: u64 = 0x10_0000;
 const TO: u64 = 0x20_0000;
@@ -216,6 +217,49 @@ fn r70_a_shared_queue_is_drained_and_aborted_by_pasid() {
     host.respond(5, request.group, PageResponse::Success);
     run(&mut engine);
     assert_eq!((uses[0].tally.pending(), lane.pending()), (0, 0));
+}
+
+/// A driver that aborts a PASID's work between an engine's look at the abort and the page fault.
+struct Hasty(Arc<PasidUse>);
+
+impl Client for Hasty {
+    fn software_error(&self, _error: SoftwareError) {}
+
+    fn interrupt(&self, _handle: u16) {}
+
+    fn may_interrupt(&self, _handle: u16, _session: &Session) -> bool {
+        false
+    }
+
+    fn page_requests(&self) -> Switch {
+        self.0.abort();
+        Switch::On
+    }
+
+    fn ats(&self) -> Ats {
+        Ats::Off
+    }
+}
+
+#[test]
+fn r70_work_that_an_abort_meets_at_its_page_fault_is_finished_for_its_pasid_too() {
+    let host = Host::new();
+    host.process(5).map(FROM, FROM, 1);
+    let lane = host.accelerator.lane(0).unwrap();
+    lane.open(None);
+    let used = Arc::<PasidUse>::default();
+    let identity = Identity {
+        tag: Some(tag(5)),
+        hold: None,
+    };
+    let name = GuestPasid::new(5).ok();
+    let client = Arc::new(Hasty(Arc::clone(&used)));
+    let session = Session::new(identity, Privilege::User, name, RULES, client);
+    let session = Arc::new(session.counted_in(Arc::clone(&used)));
+    let copy = Descriptor::memory_move(FROM, TO, 8).with_flags(BLOCK);
+    lane.submit(copy, Some(session), RULES.capacity).unwrap();
+    run(&mut host.engine());
+    assert_eq!((used.tally.pending(), lane.pending()), (0, 0));
 }
 
 #[test]
