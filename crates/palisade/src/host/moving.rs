@@ -5,7 +5,7 @@
 //! before the unit wait for it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -25,6 +25,8 @@ pub(crate) struct Moving {
 struct Order {
     unit: UnitLife,
     waiting: BTreeMap<u64, Arc<dyn Function>>,
+    /// Those whose turn came and that could not go on. Their clients were told long ago that they run.
+    stuck: BTreeSet<u64>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -76,10 +78,26 @@ impl Moving {
         // Under the lock, so that a function which is stopped meanwhile is stopped after it was started.
         let mut order = self.order();
         order.unit = UnitLife::Runs;
-        for function in std::mem::take(&mut order.waiting).into_values() {
+        for (number, function) in std::mem::take(&mut order.waiting) {
             if let Some(Err(e)) = function.migration().map(Migration::start) {
-                tracing::error!("a function that was moved here does not go on: {e}");
+                tracing::error!(
+                    "a function that was moved here does not go on before it is reset: {e}"
+                );
+                order.stuck.insert(number);
             }
+        }
+    }
+
+    /// Lets a function go on that is stuck, if it can by now: a reset takes what it could not go on with.
+    fn try_again(&self, number: u64, function: &Arc<dyn Function>) {
+        let mut order = self.order();
+        if !order.stuck.remove(&number) {
+            return;
+        }
+        if order.unit == UnitLife::Stopped {
+            order.waiting.insert(number, Arc::clone(function));
+        } else if let Some(Err(_)) = function.migration().map(Migration::start) {
+            order.stuck.insert(number);
         }
     }
 }
@@ -108,6 +126,12 @@ impl InTurn {
         }
     }
 
+    fn try_again(&self) {
+        if let Role::Function(number) = self.role {
+            self.moving.try_again(number, &self.function);
+        }
+    }
+
     fn inner(&self) -> Result<&dyn Migration, MigrationError> {
         self.function.migration().ok_or_else(|| {
             MigrationError::new(
@@ -126,7 +150,9 @@ impl Migration for InTurn {
                 order.unit = UnitLife::Stopped;
                 false
             }
-            Role::Function(number) => order.waiting.remove(&number).is_some(),
+            Role::Function(number) => {
+                order.waiting.remove(&number).is_some() || order.stuck.remove(&number)
+            }
         };
         if let (false, Ok(inner)) = (waited, self.inner()) {
             inner.stop();
@@ -163,6 +189,8 @@ impl Function for InTurn {
 
     fn config_write(&self, offset: u16, from: &[u8]) {
         self.function.config_write(offset, from);
+        // It may have been a function-level reset.
+        self.try_again();
     }
 
     fn bar_read(&self, bar: Bar, offset_bytes: u64, into: &mut [u8]) -> Result<(), AccessError> {
@@ -183,6 +211,7 @@ impl Function for InTurn {
 
     fn reset(&self) {
         self.function.reset();
+        self.try_again();
     }
 
     fn migration(&self) -> Option<&dyn Migration> {
@@ -196,7 +225,9 @@ impl Drop for InTurn {
             // A client that left takes the state it brought with it: the next finds a unit that runs.
             Role::Unit => self.moving.unit_runs(),
             Role::Function(number) => {
-                self.moving.order().waiting.remove(&number);
+                let mut order = self.moving.order();
+                order.waiting.remove(&number);
+                order.stuck.remove(&number);
             }
         }
     }
@@ -204,7 +235,7 @@ impl Drop for InTurn {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::{AtomicBool, AtomicU32};
 
     use super::*;
 
@@ -212,6 +243,8 @@ mod tests {
     #[derive(Default)]
     struct Toy {
         running: AtomicU32,
+        /// It was restored, and its PASIDs mean nothing here.
+        lost: AtomicBool,
     }
 
     impl Toy {
@@ -226,6 +259,9 @@ mod tests {
         }
 
         fn start(&self) -> Result<(), MigrationError> {
+            if self.lost.load(Ordering::SeqCst) {
+                return Err(MigrationError::new(rustix::io::Errno::NOENT, "lost"));
+            }
             self.running.fetch_add(1, Ordering::SeqCst);
             Ok(())
         }
@@ -266,7 +302,9 @@ mod tests {
 
         fn set_vector(&self, _: u16, _: Option<Arc<dyn Interrupt>>) {}
 
-        fn reset(&self) {}
+        fn reset(&self) {
+            self.lost.store(false, Ordering::SeqCst);
+        }
 
         fn migration(&self) -> Option<&dyn Migration> {
             Some(self)
@@ -344,6 +382,36 @@ mod tests {
         unit.stop();
         slice.start().unwrap();
         drop(unit);
+        assert!(toys[1].runs());
+    }
+
+    #[test]
+    fn r74_a_function_that_could_not_go_on_with_its_unit_does_once_it_is_reset() {
+        let Served { unit, slice, toys } = served();
+        slice.stop();
+        unit.stop();
+        toys[1].lost.store(true, Ordering::SeqCst);
+        slice.start().unwrap();
+        unit.start().unwrap();
+        assert!(!toys[1].runs());
+        slice.reset();
+        assert!(toys[1].runs());
+        slice.reset();
+        assert!(toys[1].runs(), "once");
+    }
+
+    #[test]
+    fn r74_a_function_that_could_not_go_on_is_stopped_as_one_that_did() {
+        let Served { unit, slice, toys } = served();
+        slice.stop();
+        unit.stop();
+        toys[1].lost.store(true, Ordering::SeqCst);
+        slice.start().unwrap();
+        unit.start().unwrap();
+        slice.stop();
+        slice.reset();
+        assert!(!toys[1].runs(), "its client has it stopped");
+        slice.start().unwrap();
         assert!(toys[1].runs());
     }
 }
