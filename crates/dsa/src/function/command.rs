@@ -266,6 +266,12 @@ impl<P: PasidPolicy> DsaFunction<P> {
     ) {
         let lanes = || bits(work.queues).filter_map(|index| self.lanes.get(index));
         let parts = lanes().count() + work.uses.len();
+        if parts == 0 {
+            // A restored command may find nothing that is left of its work, and then nothing would end it.
+            self.after(state, after);
+            self.complete(state, CommandError::SUCCESS, interrupt);
+            return;
+        }
         // At most 64 queues, each shared or not.
         let parts = u8::try_from(parts).unwrap_or(u8::MAX);
         let completion = Arc::new(Completion::new(parts, interrupt, Arc::clone(&self.events)));

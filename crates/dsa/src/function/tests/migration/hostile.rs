@@ -82,6 +82,26 @@ fn r74_a_state_of_another_version_or_kind_says_so() {
     assert!(refused(&stopped(), b"{}"));
 }
 
+/// It would be active for ever: no work ends that could end it.
+#[test]
+fn r74_a_command_that_waits_for_nothing_is_done() {
+    let layout = layout();
+    for name in [None, Some(77)] {
+        let mut state = FunctionState::from_bytes(&bytes(), &layout).unwrap();
+        let running = state.running.as_mut().unwrap();
+        running.queues = 0;
+        let queue = running.uses[0].0;
+        let name = name.map(|number| (queue, GuestPasid::new(number).unwrap()));
+        running.uses = name.into_iter().collect();
+        let machine = stopped();
+        let taken = machine.migration().restore(&state.to_bytes(&layout));
+        if taken.is_ok() {
+            machine.migration().start().unwrap();
+            assert!(!command_status(&machine.driver).active());
+        }
+    }
+}
+
 /// A byte of a state whose checksum was made to fit.
 fn changed(bytes: &[u8], at: usize, with: u8) -> Vec<u8> {
     let mut body = bytes[HEAD_BYTES..].to_vec();
