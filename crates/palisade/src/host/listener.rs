@@ -3,9 +3,12 @@
 use std::{
     fs,
     io::{self, ErrorKind},
-    os::unix::{
-        fs::{FileTypeExt, PermissionsExt, chown},
-        net::{UnixListener, UnixStream},
+    os::{
+        fd::AsRawFd,
+        unix::{
+            fs::{FileTypeExt, PermissionsExt, chown},
+            net::{UnixListener, UnixStream},
+        },
     },
     path::{Path, PathBuf},
     sync::Arc,
@@ -14,7 +17,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    fs::{Mode, fchmod},
+    fs::{FileType, Mode, OFlags, fchmod, fstat},
     io::Errno,
     net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with},
 };
@@ -107,23 +110,40 @@ fn bind(path: &Path, permissions: SocketPermissions) -> io::Result<UnixListener>
         Errno::NOENT => io::Error::new(ErrorKind::NotFound, "its folder does not exist; make it"),
         e => e.into(),
     })?;
-    let made = fs::symlink_metadata(path)?.permissions().mode();
-    if made & 0o077 != 0 {
-        let _ = fs::remove_file(path);
-        return Err(io::Error::new(
-            ErrorKind::PermissionDenied,
-            "others than its owner could open it there: use another file system",
-        ));
-    }
-    let SocketPermissions { mode, owner, group } = permissions;
-    let given = chown(path, owner, group)
-        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)));
-    if let Err(e) = given {
+    if let Err(e) = give(path, permissions) {
         let _ = fs::remove_file(path);
         return Err(e);
     }
     net::listen(&socket, BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Lets those open a new socket who are permitted. Whoever may write to its folder may have put a link to another file
+/// in its place: that one's permissions stay.
+fn give(path: &Path, permissions: SocketPermissions) -> io::Result<()> {
+    let SocketPermissions { mode, owner, group } = permissions;
+    let made = rustix::fs::open(
+        path,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let stat = fstat(&made)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
+        return Err(io::Error::new(
+            ErrorKind::PermissionDenied,
+            "somebody else put another file there: use a folder that nobody else may write to",
+        ));
+    }
+    if stat.st_mode & 0o077 != 0 {
+        return Err(io::Error::new(
+            ErrorKind::PermissionDenied,
+            "others than its owner could open it there: use another file system",
+        ));
+    }
+    // What is open, whatever stands at the path by now.
+    let made = format!("/proc/self/fd/{}", made.as_raw_fd());
+    chown(&made, owner, group)?;
+    fs::set_permissions(&made, fs::Permissions::from_mode(mode))
 }
 
 /// A socket file that nobody serves is what a killed host leaves behind.
@@ -201,6 +221,22 @@ mod tests {
         .unwrap();
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn a_file_to_which_a_link_took_the_place_of_the_socket_keeps_its_permissions() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("a.sock"), folder.path().join("secret"));
+        fs::write(&other, "mine").unwrap();
+        fs::set_permissions(&other, fs::Permissions::from_mode(0o400)).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        let open = SocketPermissions {
+            mode: 0o666,
+            ..SocketPermissions::PRIVATE
+        };
+        assert!(give(&path, open).is_err());
+        let mode = fs::metadata(&other).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o400);
     }
 
     #[test]
