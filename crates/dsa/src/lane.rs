@@ -134,8 +134,6 @@ pub(crate) struct LaneState {
     parked: Vec<Parked>,
     /// Tasks that need a page while the lane has all its page requests out.
     stalled: VecDeque<Task>,
-    /// What finished when it was last looked at: the truth is another thread's cache line.
-    seen_finished: u64,
     /// Whether the next task is one that was begun, where there are both.
     turn_of_resumed: bool,
 }
@@ -172,19 +170,22 @@ impl LaneState {
     }
 
     /// Whether there is room for one more.
-    fn make_room(&mut self, limit: u16) -> Result<(), SubmitError> {
+    fn make_room(&self, limit: u16) -> Result<(), SubmitError> {
         if !self.accepts {
             return Err(SubmitError::Disabled);
         }
-        let tally = &self.shared.tally;
-        let full = |finished: u64| tally.submitted().wrapping_sub(finished) >= u64::from(limit);
-        if full(self.seen_finished) {
-            self.seen_finished = tally.finished();
-            if full(self.seen_finished) {
-                return Err(SubmitError::Full);
-            }
+        if self.occupied() >= usize::from(limit) {
+            return Err(SubmitError::Full);
         }
         Ok(())
+    }
+
+    /// How many descriptors have a place. What an engine has in hand has none any more: who knows by a completion that
+    /// there is room must find it, however long the engine goes on with others. One that waits for a page has its place
+    /// back.
+    pub(crate) fn occupied(&self) -> usize {
+        let parked: usize = self.parked.iter().map(|parked| parked.tasks.len()).sum();
+        self.fresh.len() + self.resumed.len() + parked + self.stalled.len()
     }
 
     /// Counts a descriptor as submitted.

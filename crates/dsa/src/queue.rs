@@ -203,6 +203,11 @@ impl Lane {
         self.shared.tally.pending()
     }
 
+    /// How many descriptors have a place in the queue: those that no engine has in hand.
+    pub(crate) fn occupied(&self) -> usize {
+        self.with(|state| state.occupied())
+    }
+
     /// Waits until nothing is left, or nothing but descriptors that wait for page responses; at most about
     /// `patience`.
     #[must_use]

@@ -32,30 +32,26 @@ impl<P: PasidPolicy> DsaFunction<P> {
         }
     }
 
-    /// How many of the function's own descriptors are on a queue, as its portals count them: not finished, whether an engine
-    /// has them, they wait for a page, or nobody has looked at them. Those of others who share the queue are not
-    /// among them.
+    /// How many of the function's own descriptors are on a queue, as its portals count them: they wait for an engine, or for a
+    /// page. Those of others who share the queue are not among them.
     fn occupancy(&self, state: &State, index: usize) -> u16 {
         let size = match state.queues.get(index) {
             Some(words) if words.enabled => words.config().size,
             _ => 0,
         };
-        let unfinished = self.unfinished(state, index);
-        u16::try_from(unfinished).unwrap_or(u16::MAX).min(size)
+        let occupied = self.occupied(state, index);
+        u16::try_from(occupied).unwrap_or(u16::MAX).min(size)
     }
 
-    /// What is not finished, and what was submitted since the function was stopped.
-    fn unfinished(&self, state: &State, index: usize) -> usize {
-        let unfinished = match &state.waiting {
-            None => {
-                let pending = self.lanes.get(index).map_or(0, |lane| lane.pending());
-                usize::try_from(pending).unwrap_or(usize::MAX)
-            }
+    /// What has a place, and what was submitted since the function was stopped.
+    fn occupied(&self, state: &State, index: usize) -> usize {
+        let occupied = match &state.waiting {
+            None => self.lanes.get(index).map_or(0, |lane| lane.occupied()),
             Some(waiting) => waiting.work.get(index).map_or(0, LaneWork::len),
         };
         let is_of_queue = |held: &&Held| matches!(held, Held::Descriptor(to, _) if usize::from(to.queue) == index);
         let ahead = state.held.iter().flatten().filter(is_of_queue).count();
-        unfinished.saturating_add(ahead)
+        occupied.saturating_add(ahead)
     }
 
     /// Whether a stopped function's queue takes one more. Where the writer does not learn that, it does.
@@ -72,6 +68,6 @@ impl<P: PasidPolicy> DsaFunction<P> {
             Portal::Limited => config.threshold,
             Portal::Unlimited => config.size,
         };
-        self.unfinished(state, index) < usize::from(limit)
+        self.occupied(state, index) < usize::from(limit)
     }
 }

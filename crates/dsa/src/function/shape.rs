@@ -6,6 +6,7 @@ use palisade_pci::capability::{
 use palisade_pci::{Bar, BarSpec, ConfigError, ConfigSpace, Identity};
 
 use super::map::{GROUPS_AT, PENDING_AT, PERMISSIONS_AT, QUEUES_AT, VECTORS_AT};
+use crate::lane::TURN_TASKS;
 use crate::spec::{
     self, CLASS_CODE, Command, DEVICE_ID, EngineCapability, GeneralCapability, GroupCapability,
     PORTAL_BYTES, PORTALS_PER_QUEUE, QueueCapability, REGISTERS_BYTES, TableOffsets, VENDOR_ID,
@@ -76,6 +77,17 @@ impl Layout {
     /// Vector 0 for the device, one for each queue's completions.
     pub(crate) fn vectors(&self) -> u16 {
         u16::from(self.queues) + 1
+    }
+
+    /// How many descriptors of one queue engines have in hand at most, beside those that have a place in it.
+    pub(crate) fn in_hand_of_queue(&self) -> usize {
+        TURN_TASKS * usize::from(self.shape.engines)
+    }
+
+    /// How many descriptors all queues and engines have at most.
+    pub(crate) fn max_descriptors(&self) -> usize {
+        let in_hand = self.in_hand_of_queue() * usize::from(self.queues);
+        usize::from(self.shape.total_size) + in_hand
     }
 
     pub(crate) fn portals_bytes(&self) -> u64 {

@@ -15,6 +15,7 @@ pub(crate) mod operation;
 mod operations;
 mod refusals;
 mod resumption;
+mod room;
 mod scattered;
 
 use std::sync::{Arc, Mutex};

@@ -222,7 +222,7 @@ impl QueueState {
         check_queue(&layout.shape, &config)
             .map_err(|_| "a queue cannot be enabled with its configuration")?;
         require(
-            count <= usize::from(config.size),
+            count <= usize::from(config.size) + layout.in_hand_of_queue(),
             "a queue has more work than it takes",
         )?;
         let shared = !config.mode.dedicated();

@@ -62,7 +62,7 @@ const STALE_BYTES: usize = 2 + 4;
 /// What stands behind the head is not longer.
 fn max_body_bytes(layout: &Layout) -> usize {
     let queues = usize::from(layout.queues);
-    let size = usize::from(layout.shape.total_size);
+    let size = layout.max_descriptors();
     kind::COUNT * SECTION_HEAD_BYTES
         + 16
         + CONFIG_SPACE_BYTES
@@ -80,7 +80,7 @@ fn max_body_bytes(layout: &Layout) -> usize {
 
 /// No more PASIDs are left over: one for each vector, and one for each dedicated queue or descriptor.
 fn max_stale(layout: &Layout) -> usize {
-    let of_queues = usize::from(layout.queues) + usize::from(layout.shape.total_size);
+    let of_queues = usize::from(layout.queues) + layout.max_descriptors();
     usize::from(layout.vectors()) + of_queues
 }
 
@@ -321,7 +321,7 @@ fn decode_body(mut body: Rest<'_>, version: Version, layout: &Layout) -> Read<Fu
             work: LaneWork::default(),
         })
     })?;
-    let size = layout.shape.total_size.into();
+    let size = layout.max_descriptors();
     let no_queue = "there is work on a queue that does not exist";
     for (queue, task) in body
         .section(kind::BEGUN)?
@@ -384,7 +384,7 @@ fn running(mut section: Rest<'_>, layout: &Layout) -> Read<Option<RunningState>>
         _ => return Err("a command is not known"),
     };
     let queues = section.u64()?;
-    let uses = section.items(layout.shape.total_size.into(), |rest| {
+    let uses = section.items(layout.max_descriptors(), |rest| {
         let queue = rest.u8()?;
         let name = GuestPasid::new(rest.u32()?).map_err(|_| "there is no such PASID")?;
         Ok((queue, name))

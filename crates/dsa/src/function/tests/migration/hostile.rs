@@ -187,7 +187,6 @@ fn r74_what_no_driver_programmed_and_no_engine_came_to_is_refused() {
     refused(|state| state.permissions[1] |= 1);
     refused(|state| state.queues[0].words[2] |= 1 << 3);
     refused(|state| state.queues[0].words[0] = 0);
-    refused(|state| state.queues[0].words[0] = 1);
     refused(|state| state.queues[1].words[1] = 17);
     refused(|state| state.queues[0].enabled = false);
     refused(|state| {
@@ -195,7 +194,8 @@ fn r74_what_no_driver_programmed_and_no_engine_came_to_is_refused() {
     });
     refused(|state| state.queues[5].work.fresh.push(copy(0)));
     refused(|state| {
-        let full = vec![copy(0); 17];
+        // A queue of 16, and what four engines have in hand.
+        let full = vec![copy(0); 17 + 4 * 16];
         state.queues[0].work.fresh.extend(full);
     });
     refused(|state| {
