@@ -74,18 +74,29 @@ impl Tenant {
             Ok(links)
         });
         match moved {
-            Ok((unit, links)) => {
-                // The old host's end of each connection goes with the link that is replaced.
-                *self.kernel.unit.link_mut() = unit;
-                for (accelerator, link) in self.accelerators.iter_mut().zip(links) {
-                    *accelerator.link_mut() = link;
+            Ok(mut links) => {
+                self.exchange(&mut links);
+                let started = self.start_all();
+                if started.is_err() {
+                    // The new host has not what the tenant needs; the old one has kept it.
+                    self.exchange(&mut links);
+                    self.start_all()?;
                 }
-                self.start_all()
+                // One host's end of each connection goes with its links.
+                started
             }
             Err(error) => {
                 self.start_all()?;
                 Err(error)
             }
+        }
+    }
+
+    /// Puts other links in the place of the devices', and gives those back.
+    fn exchange(&mut self, (unit, links): &mut (Link, Vec<Link>)) {
+        std::mem::swap(self.kernel.unit.link_mut(), unit);
+        for (accelerator, link) in self.accelerators.iter_mut().zip(links) {
+            std::mem::swap(accelerator.link_mut(), link);
         }
     }
 

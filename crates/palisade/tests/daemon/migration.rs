@@ -166,6 +166,35 @@ fn r74_a_slice_and_an_exclusive_function_move_with_copies_under_way() {
 }
 
 #[test]
+fn r74_a_tenant_whose_pasids_the_new_host_does_not_give_goes_on_where_it_was() {
+    let source = start(HOSTS);
+    let (target, _other) = start_with_others(HOSTS, "bob");
+    // The slice takes one, and the guest's two find no room.
+    target.done(&["quota", "alice", "2"]);
+    let mut tenant = source
+        .connect_to("alice", &at(&source, "alice", &[FIRST]), MEMORY)
+        .unwrap();
+    let process = tenant.start_process().unwrap();
+    tenant.start_process().unwrap();
+    let copies = copies_on_demand(&mut tenant, process);
+    let outstanding = tenant.submit(FIRST, &copies).unwrap();
+    let unit = target.socket("alice-unit");
+    let refused = tenant.move_to(&unit, &at(&target, "alice", &[FIRST]));
+    assert!(
+        matches!(refused, Err(DriverError::Transport { .. })),
+        "{refused:?}"
+    );
+    let ended = tenant.complete(outstanding).unwrap();
+    assert!(
+        ended.iter().all(|copy| copy.status == Status::SUCCESS),
+        "{ended:?}"
+    );
+    arrived(&tenant, process);
+    target.wait_for_end_of("alice");
+    tenant.finish().unwrap();
+}
+
+#[test]
 fn r74_what_the_accelerator_writes_is_logged_until_it_is_told() {
     let source = start(AllocatorKind::Guest);
     let mut tenant = source
