@@ -1,6 +1,13 @@
 //! One tenant: its PASIDs, its unit and its functions, served to one process.
 
-use std::{net::Shutdown, os::unix::net::UnixStream, sync::Arc};
+use std::{
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use palisade_ioasid::{LedgerEntry, PasidSet};
 use palisade_memory::GuestMemory;
@@ -38,6 +45,7 @@ pub(crate) struct Tenant {
     container: Container,
     gate: Arc<Gate>,
     messages: Arc<Messages>,
+    refused: AtomicU64,
     moving: Arc<Moving>,
     iommu: Iommu,
     removed: MemoryRemoved,
@@ -73,6 +81,7 @@ impl Tenant {
             container,
             gate,
             messages,
+            refused: AtomicU64::new(0),
             moving: Arc::default(),
             iommu,
             removed,
@@ -127,9 +136,18 @@ impl Tenant {
                 Some(admission)
             }
             Err(e) => {
-                tracing::warn!(tenant = self.name, what, "a connection is refused: {e}");
+                self.refuse(what, &e);
                 None
             }
+        }
+    }
+
+    fn refuse(&self, what: &str, why: &dyn std::fmt::Display) {
+        let count = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
+        // Whoever may open a socket can cause this at will: say it at 1, 2, 4, 8 …
+        if count.is_power_of_two() {
+            let tenant = &self.name;
+            tracing::warn!(tenant, what, count, "a connection is refused: {why}");
         }
     }
 
@@ -171,7 +189,7 @@ impl Tenant {
 
     fn serve_vmm(&self, vmm: &ServedVmm, stream: &UnixStream) {
         if let Err(e) = vmm.check(stream) {
-            tracing::warn!(tenant = self.name, "a connection is refused: {e}");
+            self.refuse("container", &e);
             return;
         }
         let Some(admission) = self.admit("container", stream) else {
