@@ -240,9 +240,15 @@ impl Shared {
             let mut queue = self.lock();
             match (polled, queue.flush(&self.socket)) {
                 (Ok(_) | Err(Errno::INTR), Ok(Sent::Waiting)) => {}
-                // An error shows up in the connection's own thread as well, which ends it.
+                (_, Ok(Sent::All)) => {
+                    queue.flusher = Flusher::None;
+                    return;
+                }
+                // The peer takes nothing any more, which nobody else may ever see: the connection's thread sleeps until
+                // something comes.
                 _ => {
                     queue.flusher = Flusher::None;
+                    let PeerGone = self.overrun(&mut queue);
                     return;
                 }
             }

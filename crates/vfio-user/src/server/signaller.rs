@@ -112,6 +112,9 @@ struct State {
     /// What is being written.
     current: Option<Arc<EventFd>>,
     over: bool,
+    /// It counts among those that are held up, until it ends.
+    is_stuck: bool,
+    has_ended: bool,
 }
 
 impl Line {
@@ -146,6 +149,10 @@ impl Line {
             eventfd.write();
             state = self.state();
             state.current = None;
+        }
+        state.has_ended = true;
+        if state.is_stuck {
+            STUCK.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -194,7 +201,11 @@ impl Drop for Signaller {
         while !thread.is_finished() {
             if Instant::now() > deadline {
                 // The peer holds it up on purpose. It holds nothing but its own stack and the descriptor.
-                STUCK.fetch_add(1, Ordering::Relaxed);
+                let mut state = self.line.state();
+                if !state.has_ended {
+                    state.is_stuck = true;
+                    STUCK.fetch_add(1, Ordering::Relaxed);
+                }
                 return;
             }
             let current = self.line.state().current.clone();
