@@ -90,7 +90,7 @@ pub(crate) enum Parking {
 pub enum SubmitError {
     /// The queue takes no descriptors.
     Disabled,
-    /// As many as allowed are not finished.
+    /// As many as allowed wait for an engine or a page.
     Full,
 }
 

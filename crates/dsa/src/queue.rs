@@ -156,7 +156,7 @@ impl Lane {
     }
 
     /// Submits a descriptor: with a session of its own, or that of the lane. `limit` is how many
-    /// descriptors may be unfinished, this one included.
+    /// descriptors may have a place, this one included: they wait for an engine or a page.
     ///
     /// # Errors
     /// [`SubmitError`]; nothing was taken.

@@ -115,7 +115,7 @@ pub struct GroupFlags {
 pub struct QueueConfig {
     /// How many descriptors the queue holds.
     pub size: u16,
-    /// Up to how many descriptors the limited portal of a shared queue takes, of those that are not finished.
+    /// Up to how many descriptors the limited portal of a shared queue takes, of those that wait for an engine or a page.
     pub threshold: u16,
     /// Mode, priority, PASID.
     pub mode: QueueMode,

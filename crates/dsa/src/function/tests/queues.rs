@@ -24,7 +24,7 @@ fn no_op(record: u64) -> Descriptor {
 }
 
 #[test]
-fn r69_occupancy_counts_what_is_not_finished() {
+fn r69_occupancy_counts_what_waits_for_an_engine_or_a_page() {
     let host = Host::new();
     let process = host.process(5);
     process.map(RECORD, RECORD, 1);
