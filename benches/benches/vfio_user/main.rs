@@ -20,6 +20,10 @@
 //! for queued messages. A write's goal is that of a read, though the peer answers a read in two parts and a write
 //! in one, and most of what is left is the two switches, which are the same for both.
 //!
+//! `…_beside_bare`: ours beside a loop that does nothing but one receive and one send for each message, takes no
+//! descriptors and judges nothing. No server that sleeps is quicker, so what the loop is quicker than the peer's is the
+//! most that a ratio on one core can be: some 1.7 for reads, but 1.3 for writes, which is why their goal is out of reach.
+//!
 //! `dma_map_and_unmap`: a mebibyte comes by its descriptor and is taken back, in two round trips; most of it is the
 //! kernel's mapping and unmapping, the same for both.
 //!
@@ -36,6 +40,7 @@
 //!
 //! What is not included: descriptors of interrupts, long accesses, several connections at a time.
 
+mod bare;
 mod client;
 mod cores;
 mod ours;
@@ -61,6 +66,7 @@ use cores::{Cores, Placement};
 use registers::{CPU_TIME_AT, thread_time_ns};
 
 const PEER: &str = "vfio_user 0.1.7";
+const BARE: &str = "bare loop";
 /// A register.
 const AT: u64 = 0x40;
 /// How many messages are sent together.
@@ -71,6 +77,8 @@ const QUEUED: u16 = 64;
 enum Side {
     Ours,
     Peer,
+    /// Nobody's: what no server can do with less of.
+    Bare,
 }
 
 /// What is measured of a connection: what one operation took, in nanoseconds.
@@ -79,6 +87,7 @@ type Measure = fn(&mut Client, usize) -> Result<f64>;
 /// A line of the report.
 struct Line {
     name: &'static str,
+    beside: Side,
     placement: Placement,
     measure: Measure,
     operations: usize,
@@ -88,6 +97,7 @@ struct Line {
 const LINES: &[Line] = &[
     Line {
         name: "read_one_core",
+        beside: Side::Peer,
         placement: Placement::OneCore,
         measure: reads,
         operations: 2000,
@@ -95,13 +105,31 @@ const LINES: &[Line] = &[
     },
     Line {
         name: "write_one_core",
+        beside: Side::Peer,
         placement: Placement::OneCore,
         measure: writes,
         operations: 2000,
         goal: Some(1.5),
     },
     Line {
+        name: "read_one_core_beside_bare",
+        beside: Side::Bare,
+        placement: Placement::OneCore,
+        measure: reads,
+        operations: 2000,
+        goal: None,
+    },
+    Line {
+        name: "write_one_core_beside_bare",
+        beside: Side::Bare,
+        placement: Placement::OneCore,
+        measure: writes,
+        operations: 2000,
+        goal: None,
+    },
+    Line {
         name: "read_one_core_cpu",
+        beside: Side::Peer,
         placement: Placement::OneCore,
         measure: cpu_of_reads,
         operations: 2000,
@@ -109,6 +137,7 @@ const LINES: &[Line] = &[
     },
     Line {
         name: "write_one_core_cpu",
+        beside: Side::Peer,
         placement: Placement::OneCore,
         measure: cpu_of_writes,
         operations: 2000,
@@ -116,6 +145,7 @@ const LINES: &[Line] = &[
     },
     Line {
         name: "read_two_cores",
+        beside: Side::Peer,
         placement: Placement::TwoCores,
         measure: reads,
         operations: 2000,
@@ -123,6 +153,7 @@ const LINES: &[Line] = &[
     },
     Line {
         name: "write_two_cores",
+        beside: Side::Peer,
         placement: Placement::TwoCores,
         measure: writes,
         operations: 2000,
@@ -130,6 +161,7 @@ const LINES: &[Line] = &[
     },
     Line {
         name: "read_two_cores_polling_client",
+        beside: Side::Peer,
         placement: Placement::TwoCores,
         measure: polled_reads,
         operations: 2000,
@@ -137,6 +169,7 @@ const LINES: &[Line] = &[
     },
     Line {
         name: "posted_write_one_core",
+        beside: Side::Peer,
         placement: Placement::OneCore,
         measure: posted_writes,
         operations: 8192,
@@ -144,6 +177,7 @@ const LINES: &[Line] = &[
     },
     Line {
         name: "posted_write_two_cores",
+        beside: Side::Peer,
         placement: Placement::TwoCores,
         measure: posted_writes,
         operations: 8192,
@@ -151,6 +185,7 @@ const LINES: &[Line] = &[
     },
     Line {
         name: "read_64_queued_one_core",
+        beside: Side::Peer,
         placement: Placement::OneCore,
         measure: queued_reads,
         operations: 16_384,
@@ -158,6 +193,7 @@ const LINES: &[Line] = &[
     },
     Line {
         name: "write_64_queued_one_core",
+        beside: Side::Peer,
         placement: Placement::OneCore,
         measure: queued_writes,
         operations: 16_384,
@@ -165,6 +201,7 @@ const LINES: &[Line] = &[
     },
     Line {
         name: "read_64_queued_two_cores",
+        beside: Side::Peer,
         placement: Placement::TwoCores,
         measure: queued_reads,
         operations: 16_384,
@@ -172,6 +209,7 @@ const LINES: &[Line] = &[
     },
     Line {
         name: "dma_map_and_unmap_one_core",
+        beside: Side::Peer,
         placement: Placement::OneCore,
         measure: maps_and_unmaps,
         operations: 500,
@@ -179,6 +217,7 @@ const LINES: &[Line] = &[
     },
     Line {
         name: "cpu_busy_two_cores",
+        beside: Side::Peer,
         placement: Placement::TwoCores,
         measure: cpu_without_pause,
         operations: 2000,
@@ -186,6 +225,7 @@ const LINES: &[Line] = &[
     },
     Line {
         name: "cpu_20us_apart_two_cores",
+        beside: Side::Peer,
         placement: Placement::TwoCores,
         measure: cpu_20_us_apart,
         operations: 400,
@@ -193,6 +233,7 @@ const LINES: &[Line] = &[
     },
     Line {
         name: "cpu_50us_apart_two_cores",
+        beside: Side::Peer,
         placement: Placement::TwoCores,
         measure: cpu_50_us_apart,
         operations: 400,
@@ -200,6 +241,7 @@ const LINES: &[Line] = &[
     },
     Line {
         name: "cpu_1ms_apart_two_cores",
+        beside: Side::Peer,
         placement: Placement::TwoCores,
         measure: cpu_1_ms_apart,
         operations: 40,
@@ -362,6 +404,7 @@ fn connect(side: Side, cores: Cores, placement: Placement) -> Result<Client> {
         match side {
             Side::Ours => ours::serve(&listener),
             Side::Peer => peer::serve(listener),
+            Side::Bare => bare::serve(&listener),
         }
     });
     let stream = UnixStream::connect(&path).context("connecting to a server")?;
@@ -393,13 +436,17 @@ fn main() -> Result<()> {
         }
         let mut contenders = [
             contender(Side::Ours, cores, line, effort)?,
-            contender(Side::Peer, cores, line, effort)?,
+            contender(line.beside, cores, line, effort)?,
         ];
         let figures = medians(effort.rounds(), &mut contenders)?;
         let both = (figures[0], figures[1]);
+        let beside = match line.beside {
+            Side::Bare => BARE,
+            Side::Ours | Side::Peer => PEER,
+        };
         match line.goal {
-            Some(goal) => report.add(line.name, Unit::Nanoseconds, both, PEER, goal),
-            None => report.add_without_goal(line.name, Unit::Nanoseconds, both, PEER),
+            Some(goal) => report.add(line.name, Unit::Nanoseconds, both, beside, goal),
+            None => report.add_without_goal(line.name, Unit::Nanoseconds, both, beside),
         }
     }
     report.print(options.output)
