@@ -1,6 +1,7 @@
 //! The messages, without any input or output. Numbers are little-endian.
 
-use palisade_vfio::{Abi, layout};
+use palisade_units::layout;
+use palisade_vfio::Abi;
 use rustix::io::Errno;
 use zerocopy::{
     IntoBytes,

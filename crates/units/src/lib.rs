@@ -8,11 +8,13 @@
 mod access;
 mod address;
 mod bdf;
+mod layout;
 mod pasid;
 mod tenant;
 
 pub use access::{Access, PageSize};
 pub use address::{Gpa, Iova, PAGE_BYTES, PAGE_SHIFT};
 pub use bdf::{Bdf, ParseBdfError};
+pub use layout::Field;
 pub use pasid::{GuestPasid, HostPasid, PASID_BITS, PASID_COUNT, PasidOutOfRange, PasidTag};
 pub use tenant::TenantId;

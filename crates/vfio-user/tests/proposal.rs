@@ -13,12 +13,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use palisade_units::Field;
 use palisade_units::{Access, Gpa, GuestPasid, Iova};
 use palisade_vfio_user::wire::{
     Capabilities, Command, Header, ReplyWanted,
     pasid::{
-        ContainerAnswer, ContainerRequest, Field, Invalidate, PageEntry, PageGroup,
-        PageGroupAnswer, PasidCapability, Range, Ranges, RangesHead, RequestAbi, Tag, TaggedAccess,
+        ContainerAnswer, ContainerRequest, Invalidate, PageEntry, PageGroup, PageGroupAnswer,
+        PasidCapability, Range, Ranges, RangesHead, RequestAbi, Tag, TaggedAccess,
         TranslateRequest, Translation, Wanted,
     },
     push_frame,

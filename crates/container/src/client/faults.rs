@@ -104,7 +104,7 @@ impl Client {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let eventfd = eventfd(0, flags).map_err(|errno| ClientError::Socket(errno.into()))?;
         let request = FaultRing {
-            argsz: FaultRing::BYTES.into(),
+            argsz: FaultRing::ARGSZ.into(),
             ..FaultRing::default()
         };
         let number = Request::FaultRing.number();
@@ -144,7 +144,7 @@ impl Client {
         response: PageResponse,
     ) -> Result<(), ClientError> {
         let request = PageResponseLayout {
-            argsz: PageResponseLayout::BYTES.into(),
+            argsz: PageResponseLayout::ARGSZ.into(),
             flags: 0.into(),
             place: u32::from(guest_bdf.requester_id()).into(),
             version: RESPONSE_VERSION.into(),

@@ -65,7 +65,7 @@ impl Client {
 
     fn at(&mut self, request: Request, guest_bdf: Bdf) -> Result<(), ClientError> {
         let place = FunctionPlace {
-            argsz: FunctionPlace::BYTES.into(),
+            argsz: FunctionPlace::ARGSZ.into(),
             flags: 0.into(),
             place: u32::from(guest_bdf.requester_id()).into(),
         };
@@ -90,7 +90,7 @@ impl Client {
             Protection::ReadWrite => MAP_READ | MAP_WRITE,
         };
         let request = MapDma {
-            argsz: MapDma::BYTES.into(),
+            argsz: MapDma::ARGSZ.into(),
             flags: flags.into(),
             vaddr: backing.offset_bytes.into(),
             iova: at.get().into(),
@@ -120,7 +120,7 @@ impl Client {
 
     fn unmap_by(&mut self, flags: u32, at: Gpa, len_bytes: u64) -> Result<u64, ClientError> {
         let request = UnmapDma {
-            argsz: UnmapDma::BYTES.into(),
+            argsz: UnmapDma::ARGSZ.into(),
             flags: flags.into(),
             iova: at.get().into(),
             size: len_bytes.into(),
@@ -140,7 +140,7 @@ pub(super) fn list_request() -> FunctionList {
 
 /// What an answer to that says.
 pub(super) fn listed(written: &[u8]) -> Result<Vec<FunctionInfo>, ClientError> {
-    let entries = written.get(FunctionList::BYTES as usize..);
+    let entries = written.get(FunctionList::BYTES..);
     let entries = entries.ok_or(ClientError::Answer)?;
     let entry = |entry: &[u8]| {
         let entry = FunctionEntry::read_from_bytes(entry).map_err(|_| ClientError::Answer)?;
@@ -156,7 +156,7 @@ pub(super) fn listed(written: &[u8]) -> Result<Vec<FunctionInfo>, ClientError> {
             attaching,
         })
     };
-    let entries = entries.chunks(FunctionEntry::BYTES as usize);
+    let entries = entries.chunks(FunctionEntry::BYTES);
     entries.map(entry).collect()
 }
 

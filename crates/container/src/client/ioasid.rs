@@ -15,7 +15,7 @@ impl Client {
     /// Those of the socket.
     pub fn ioasid_bits(&mut self) -> Result<u32, ClientError> {
         let wanted = IoasidInfo {
-            argsz: IoasidInfo::BYTES.into(),
+            argsz: IoasidInfo::ARGSZ.into(),
             ..IoasidInfo::default()
         };
         let reply = self.request(Request::IoasidGetInfo, wanted.as_bytes())?;
@@ -28,7 +28,7 @@ impl Client {
     /// [`ClientError::Refused`]: EINVAL, ENOSPC.
     pub fn ioasid_alloc(&mut self, range: PasidRange) -> Result<HostPasid, ClientError> {
         let request = IoasidAllocate {
-            argsz: IoasidAllocate::BYTES.into(),
+            argsz: IoasidAllocate::ARGSZ.into(),
             flags: 0.into(),
             min: range.min.into(),
             max: range.max.into(),

@@ -95,7 +95,7 @@ impl Client {
         let raw = match self.abi {
             Abi::V1 => {
                 let request = PasidAllocateV1 {
-                    argsz: PasidAllocateV1::BYTES.into(),
+                    argsz: PasidAllocateV1::ARGSZ.into(),
                     flags: PASID_ALLOCATE.into(),
                     min: range.min.into(),
                     max: range.max.into(),
@@ -121,7 +121,7 @@ impl Client {
         match self.abi {
             Abi::V1 => {
                 let request = PasidFreeV1 {
-                    argsz: PasidFreeV1::BYTES.into(),
+                    argsz: PasidFreeV1::ARGSZ.into(),
                     flags: PASID_FREE.into(),
                     free_pasid: pasid.get().into(),
                 };
@@ -220,7 +220,7 @@ impl Client {
                 (GRANULARITY_ADDRESS, form)
             }
         };
-        let size = InvalidateData::BYTES + size_of_form(&form);
+        let size = InvalidateData::ARGSZ + size_of_form(&form);
         let head = InvalidateData {
             version_or_argsz: match self.abi {
                 Abi::V1 => INVALIDATE_VERSION,
@@ -245,7 +245,7 @@ impl Client {
 
     fn with_data(&mut self, request: Request, flags: u32, data: &[u8]) -> Result<(), ClientError> {
         let head = Head {
-            argsz: (Head::BYTES + size_of_form(data)).into(),
+            argsz: (Head::ARGSZ + size_of_form(data)).into(),
             flags: flags.into(),
         };
         self.request(request, &[head.as_bytes(), data].concat())?;
@@ -269,7 +269,7 @@ fn of(pasid: HostPasid) -> BindData {
 
 fn range_v7(flags: u32, range: PasidRange) -> PasidRequestV7 {
     PasidRequestV7 {
-        argsz: PasidRequestV7::BYTES.into(),
+        argsz: PasidRequestV7::ARGSZ.into(),
         flags: flags.into(),
         min: range.min.into(),
         max: range.max.into(),

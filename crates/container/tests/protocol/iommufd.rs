@@ -1,5 +1,6 @@
 //! What the page says of the third form of the requests.
 
+use palisade_units::Field;
 use palisade_vfio::abi::iommufd::IommufdRequest;
 use palisade_vfio::abi::iommufd::layout as abi;
 use palisade_vfio::abi::iommufd::layout::{
@@ -8,7 +9,6 @@ use palisade_vfio::abi::iommufd::layout::{
     IoasIovaRanges, IoasMapFile, IoasUnmap, IovaRange, VdeviceAlloc, VeventHeader, VeventVtd,
     VeventqAlloc, ViommuAlloc, VtdStage1Invalidate,
 };
-use palisade_vfio::abi::layout::Field;
 
 use crate::constants::Constant;
 

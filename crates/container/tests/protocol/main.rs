@@ -16,9 +16,9 @@ use constants::{CONSTANTS, Constant};
 use palisade_container::wire::{
     Header, Kind, MAJOR, MAX_DESCRIPTORS, MAX_MESSAGE_BYTES, MINOR, Version, VersionAnswer,
 };
+use palisade_units::Field;
 use palisade_vfio::Abi;
 use palisade_vfio::abi::iommufd::{Family, IommufdRequest};
-use palisade_vfio::abi::layout::Field;
 use palisade_vfio::abi::{EXTENSIONS, Extension, Request};
 use text::{Argument, ERRORS, FRONT, kind_says, layouts, told};
 

@@ -1,9 +1,10 @@
 //! What the page says in words.
 
 use palisade_container::wire::Kind;
+use palisade_units::Field;
 use palisade_vfio::abi::Request;
 use palisade_vfio::abi::layout::{
-    BindData, FaultEntry, FaultRing, Field, FunctionEntry, FunctionList, FunctionPlace, Head, Info,
+    BindData, FaultEntry, FaultRing, FunctionEntry, FunctionList, FunctionPlace, Head, Info,
     InvalidateAddress, InvalidateData, InvalidatePasid, IoasidAllocate, IoasidInfo, MapDma,
     NestingCapabilityV1, NestingCapabilityV7, PageRequestEntry, PageResponse, PasidAllocateV1,
     PasidFreeV1, PasidRequestV7, RingHead, UnmapDma,

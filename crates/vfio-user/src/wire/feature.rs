@@ -1,23 +1,19 @@
 //! DEVICE_FEATURE (vfio-user, VFIO_USER_DEVICE_FEATURE), and the data of those features that are about written
 //! pages.
 
-use zerocopy::{
-    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
-    native_endian::{U32, U64},
-};
-
-use super::payload::payload;
+use palisade_units::layout;
+use zerocopy::native_endian::{U32, U64};
 
 /// The most ranges that a log of written pages is asked for: as many as VFIO takes.
 pub const MAX_LOGGING_RANGES: u32 = 256;
 
-payload! {
+layout! {
     /// DEVICE_FEATURE and its reply, before the feature's data.
     FeatureRequest, 8, {
         /// The most that the reply may take; in the reply to GET, what it takes.
-        argsz: U32,
+        argsz: U32 = 0,
         /// [`FeatureFlags`].
-        flags: U32,
+        flags: U32 = 4,
     }
 }
 
@@ -116,38 +112,38 @@ impl FeatureFlags {
     }
 }
 
-payload! {
+layout! {
     /// What LOGGING_START is given, before its ranges; none means all addresses.
     LoggingControl, 16, {
         /// How large the pages are by which writes are to be logged; in the reply, by which they are.
-        page_bytes: U64,
+        page_bytes: U64 = 0,
         /// How many ranges follow.
-        ranges: U32,
+        ranges: U32 = 8,
         /// Nothing.
-        reserved: U32,
+        reserved: U32 = 12,
     }
 }
 
-payload! {
+layout! {
     /// A range to be logged.
     LoggingRange, 16, {
         /// Where it starts for the device.
-        address: U64,
+        address: U64 = 0,
         /// Its length.
-        len_bytes: U64,
+        len_bytes: U64 = 8,
     }
 }
 
-payload! {
+layout! {
     /// What LOGGING_REPORT is asked for, and its reply before the bitmap: numbers of 64 bits, in which the lowest
     /// bit of the first stands for the first page.
     LoggingReport, 24, {
         /// Where the range starts for the device.
-        address: U64,
+        address: U64 = 0,
         /// Its length.
-        len_bytes: U64,
+        len_bytes: U64 = 8,
         /// How large the pages are that the bits stand for.
-        page_bytes: U64,
+        page_bytes: U64 = 16,
     }
 }
 

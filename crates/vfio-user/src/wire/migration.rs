@@ -1,18 +1,14 @@
 //! The state of a device that moves to another host, and the messages that carry it (vfio-user,
 //! VFIO_USER_MIG_DATA_READ, VFIO_USER_MIG_DATA_WRITE).
 
-use zerocopy::{
-    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
-    native_endian::{U32, U64},
-};
+use palisade_units::layout;
+use zerocopy::native_endian::{U32, U64};
 
-use super::payload::payload;
-
-payload! {
+layout! {
     /// What GET of MIGRATION gives.
     MigrationSupport, 8, {
         /// [`MigrationFlags`].
-        flags: U64,
+        flags: U64 = 0,
     }
 }
 
@@ -29,13 +25,13 @@ bitflags::bitflags! {
     }
 }
 
-payload! {
+layout! {
     /// The data of DEVICE_STATE.
     MigrationState, 8, {
         /// [`DeviceState`].
-        state: U32,
+        state: U32 = 0,
         /// Nothing: state goes over the connection itself.
-        data_fd: U32,
+        data_fd: U32 = 4,
     }
 }
 
@@ -79,13 +75,13 @@ impl DeviceState {
     }
 }
 
-payload! {
+layout! {
     /// MIG_DATA_READ, its reply before the data, and MIG_DATA_WRITE before the data.
     MigrationData, 8, {
         /// The most that the reply may take; in the reply, what it takes.
-        argsz: U32,
+        argsz: U32 = 0,
         /// How many bytes of state are wanted, or follow.
-        size: U32,
+        size: U32 = 4,
     }
 }
 

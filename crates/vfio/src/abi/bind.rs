@@ -15,7 +15,7 @@ use crate::Terms;
 /// BIND of version 1.
 pub(super) fn request_v1(session: &Session, argument: Argument<'_>) -> Result<Answer, AbiError> {
     let flags = argument.flags()?;
-    let data = argument.after(Head::BYTES);
+    let data = argument.after(Head::ARGSZ);
     match flags {
         BIND => bind(session, data),
         UNBIND => unbind(session, data),

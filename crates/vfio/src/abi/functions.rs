@@ -74,7 +74,7 @@ pub(super) fn list(vmm: &Inner, argument: &[u8]) -> Result<Answer, AbiError> {
         *all.entry(place).or_default() |= FUNCTION_ATTACHED;
     }
     request.count = u32::try_from(all.len()).unwrap_or(u32::MAX).into();
-    let room = argument.after(FunctionList::BYTES).argsz() / FunctionEntry::BYTES;
+    let room = argument.after(FunctionList::ARGSZ).argsz() / FunctionEntry::ARGSZ;
     let mut written = request.as_bytes().to_vec();
     for (place, state) in all.iter().take(room as usize) {
         let entry = FunctionEntry {

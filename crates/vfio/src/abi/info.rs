@@ -91,7 +91,7 @@ pub(super) fn get_info(session: &Session, argument: Argument<'_>) -> Result<Answ
     if !chain.is_empty() {
         info.flags = (INFO_PAGE_SIZES | INFO_CAPABILITIES).into();
         if has_room {
-            info.cap_offset = Info::BYTES.into();
+            info.cap_offset = Info::ARGSZ.into();
         } else {
             // As everywhere in VFIO: the client asks again with this much room.
             info.argsz = u32::try_from(whole).unwrap_or(u32::MAX).into();
@@ -128,7 +128,7 @@ fn capability(abi: Abi, nested: &Nested) -> Vec<u8> {
             let of_pasids = FEATURE_SYSTEM_WIDE_PASID | FEATURE_BIND;
             let features = when(nested.has_pasids(), of_pasids)
                 | when(nested.has_format(), FEATURE_INVALIDATE);
-            let size = NestingCapabilityV7::BYTES - CAPABILITY_HEADER_BYTES;
+            let size = NestingCapabilityV7::ARGSZ - CAPABILITY_HEADER_BYTES;
             NestingCapabilityV7 {
                 id: CAPABILITY_V7.into(),
                 version: CAPABILITY_VERSION.into(),

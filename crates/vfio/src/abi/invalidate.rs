@@ -16,7 +16,7 @@ use crate::{Abi, GuestScope, SpaceKey};
 /// CACHE_INVALIDATE of version 1.
 pub(super) fn request_v1(session: &Session, argument: Argument<'_>) -> Result<Answer, AbiError> {
     match argument.flags()? {
-        0 => invalidate(session, argument.after(Head::BYTES)),
+        0 => invalidate(session, argument.after(Head::ARGSZ)),
         flags => Err(AbiError::Flags(flags.into())),
     }
 }
@@ -39,7 +39,7 @@ pub(super) fn invalidate(session: &Session, data: Argument<'_>) -> Result<Answer
         ));
     }
     check(head.cache, head.granularity)?;
-    let form = data.after(InvalidateData::BYTES);
+    let form = data.after(InvalidateData::ARGSZ);
     let (key, pages) = match head.granularity {
         GRANULARITY_PASID => (Some(by_pasid(&form.read()?)?), None),
         GRANULARITY_ADDRESS => {

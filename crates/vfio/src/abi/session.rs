@@ -123,7 +123,7 @@ impl Session {
 
     fn nesting_op(&self, argument: Argument<'_>) -> Result<Answer, AbiError> {
         let flags = argument.flags()?;
-        let data = argument.after(Head::BYTES);
+        let data = argument.after(Head::ARGSZ);
         if flags & !OP_MASK != 0 {
             return Err(AbiError::Flags(flags.into()));
         }

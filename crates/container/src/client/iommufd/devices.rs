@@ -29,7 +29,7 @@ impl IommufdClient {
     /// connection has it, EBUSY where another tenant has it, ENOSPC beyond the quota.
     pub fn bind(&mut self, place: Bdf) -> Result<ObjectId, ClientError> {
         let request = BindIommufd {
-            argsz: BindIommufd::BYTES.into(),
+            argsz: BindIommufd::ARGSZ.into(),
             ..BindIommufd::default()
         };
         let reply = self.on_device(place, IommufdRequest::DeviceBind, request.as_bytes())?;
@@ -43,7 +43,7 @@ impl IommufdClient {
     /// [`ClientError::Refused`]: ENODEV.
     pub fn close(&mut self, place: Bdf) -> Result<(), ClientError> {
         let request = FunctionPlace {
-            argsz: FunctionPlace::BYTES.into(),
+            argsz: FunctionPlace::ARGSZ.into(),
             flags: 0.into(),
             place: u32::from(place.requester_id()).into(),
         };
@@ -57,10 +57,10 @@ impl IommufdClient {
     /// [`ClientError::Refused`]: ENOENT.
     pub fn hardware(&mut self, device: ObjectId) -> Result<Hardware, ClientError> {
         let request = HwInfo {
-            size: HwInfo::BYTES.into(),
+            size: HwInfo::ARGSZ.into(),
             dev_id: device.get().into(),
-            data_len: HwInfoVtd::BYTES.into(),
-            data_uptr: u64::from(HwInfo::BYTES).into(),
+            data_len: HwInfoVtd::ARGSZ.into(),
+            data_uptr: u64::from(HwInfo::ARGSZ).into(),
             ..HwInfo::default()
         };
         let reply = self.ask(IommufdRequest::GetHwInfo, &request)?;
@@ -92,7 +92,7 @@ impl IommufdClient {
         table: ObjectId,
     ) -> Result<ObjectId, ClientError> {
         let request = DeviceAttach {
-            argsz: DeviceAttach::BYTES.into(),
+            argsz: DeviceAttach::ARGSZ.into(),
             flags: pasid.map_or(0, |_| DEVICE_ATTACH_PASID).into(),
             pt_id: table.get().into(),
             pasid: pasid.map_or(0, GuestPasid::get).into(),
@@ -111,7 +111,7 @@ impl IommufdClient {
     /// [`ClientError::Refused`]: EINVAL where the device is not bound.
     pub fn detach(&mut self, place: Bdf, pasid: Option<GuestPasid>) -> Result<(), ClientError> {
         let request = DeviceDetach {
-            argsz: DeviceDetach::BYTES.into(),
+            argsz: DeviceDetach::ARGSZ.into(),
             flags: pasid.map_or(0, |_| DEVICE_DETACH_PASID).into(),
             pasid: pasid.map_or(0, GuestPasid::get).into(),
         };

@@ -49,7 +49,7 @@ impl IommufdClient {
     /// VMM is told, ENOMEM.
     pub fn page_requests(&mut self) -> Result<PageRequests, ClientError> {
         let request = FaultQueueAlloc {
-            size: FaultQueueAlloc::BYTES.into(),
+            size: FaultQueueAlloc::ARGSZ.into(),
             ..FaultQueueAlloc::default()
         };
         let reply = self.ask(IommufdRequest::FaultQueueAlloc, &request)?;

@@ -74,7 +74,7 @@ impl IommufdClient {
     /// [`ClientError::Refused`]: ENOMEM where the client has too many.
     pub fn space(&mut self) -> Result<ObjectId, ClientError> {
         let request = IoasAlloc {
-            size: IoasAlloc::BYTES.into(),
+            size: IoasAlloc::ARGSZ.into(),
             ..IoasAlloc::default()
         };
         let reply = self.ask(IommufdRequest::IoasAlloc, &request)?;
@@ -89,16 +89,16 @@ impl IommufdClient {
     pub fn ranges(&mut self, space: ObjectId) -> Result<Vec<(Gpa, Gpa)>, ClientError> {
         const ROOM: u32 = 64;
         let request = IoasIovaRanges {
-            size: IoasIovaRanges::BYTES.into(),
+            size: IoasIovaRanges::ARGSZ.into(),
             ioas_id: space.get().into(),
             num_iovas: ROOM.into(),
-            allowed_iovas: u64::from(IoasIovaRanges::BYTES).into(),
+            allowed_iovas: u64::from(IoasIovaRanges::ARGSZ).into(),
             ..IoasIovaRanges::default()
         };
         let reply = self.ask(IommufdRequest::IoasIovaRanges, &request)?;
         let told: IoasIovaRanges = starts_with(&reply.written)?;
-        let ranges = reply.written.get(IoasIovaRanges::BYTES as usize..);
-        let ranges = ranges.unwrap_or_default().chunks(IovaRange::BYTES as usize);
+        let ranges = reply.written.get(IoasIovaRanges::BYTES..);
+        let ranges = ranges.unwrap_or_default().chunks(IovaRange::BYTES);
         let ranges = ranges.take(told.num_iovas.get() as usize);
         let range = |range: &[u8]| {
             let range: IovaRange = starts_with(range)?;
@@ -124,7 +124,7 @@ impl IommufdClient {
             Protection::ReadWrite => IOAS_MAP_READABLE | IOAS_MAP_WRITEABLE,
         };
         let request = IoasMapFile {
-            size: IoasMapFile::BYTES.into(),
+            size: IoasMapFile::ARGSZ.into(),
             flags: (IOAS_MAP_FIXED_IOVA | access).into(),
             ioas_id: space.get().into(),
             fd: 0.into(),
@@ -144,7 +144,7 @@ impl IommufdClient {
     /// [`ClientError::Refused`]: EINVAL; ENOENT where the range has a hole or cuts a map.
     pub fn unmap(&mut self, space: ObjectId, at: Gpa, len_bytes: u64) -> Result<u64, ClientError> {
         let request = IoasUnmap {
-            size: IoasUnmap::BYTES.into(),
+            size: IoasUnmap::ARGSZ.into(),
             ioas_id: space.get().into(),
             iova: at.get().into(),
             length: len_bytes.into(),
@@ -197,8 +197,8 @@ impl IommufdClient {
         let request = HwptAlloc {
             flags: options.flags().into(),
             data_type: HWPT_DATA_VTD_S1.into(),
-            data_len: HwptVtdStage1::BYTES.into(),
-            data_uptr: u64::from(HwptAlloc::BYTES).into(),
+            data_len: HwptVtdStage1::ARGSZ.into(),
+            data_uptr: u64::from(HwptAlloc::ARGSZ).into(),
             fault_id: options.faults.map_or(0, ObjectId::get).into(),
             ..of(device, over)
         };
@@ -233,11 +233,11 @@ impl IommufdClient {
         let entries: Vec<_> = ranges.iter().map(entry).collect();
         let count = u32::try_from(ranges.len()).map_err(|_| ClientError::TooLong)?;
         let request = HwptInvalidate {
-            size: HwptInvalidate::BYTES.into(),
+            size: HwptInvalidate::ARGSZ.into(),
             hwpt_id: table.get().into(),
-            data_uptr: u64::from(HwptInvalidate::BYTES).into(),
+            data_uptr: u64::from(HwptInvalidate::ARGSZ).into(),
             data_type: INVALIDATE_DATA_VTD_S1.into(),
-            entry_len: VtdStage1Invalidate::BYTES.into(),
+            entry_len: VtdStage1Invalidate::ARGSZ.into(),
             entry_num: count.into(),
             reserved: 0.into(),
         };
@@ -257,7 +257,7 @@ impl IommufdClient {
     /// [`ClientError::Refused`]: ENOENT, EBUSY.
     pub fn destroy(&mut self, id: ObjectId) -> Result<(), ClientError> {
         let request = Destroy {
-            size: Destroy::BYTES.into(),
+            size: Destroy::ARGSZ.into(),
             id: id.get().into(),
         };
         self.ask(IommufdRequest::Destroy, &request)?;
@@ -267,7 +267,7 @@ impl IommufdClient {
 
 fn of(device: ObjectId, over: ObjectId) -> HwptAlloc {
     HwptAlloc {
-        size: HwptAlloc::BYTES.into(),
+        size: HwptAlloc::ARGSZ.into(),
         dev_id: device.get().into(),
         pt_id: over.get().into(),
         ..HwptAlloc::default()

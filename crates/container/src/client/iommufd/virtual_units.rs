@@ -55,7 +55,7 @@ impl IommufdClient {
         parent: ObjectId,
     ) -> Result<ObjectId, ClientError> {
         let request = ViommuAlloc {
-            size: ViommuAlloc::BYTES.into(),
+            size: ViommuAlloc::ARGSZ.into(),
             viommu_type: VIOMMU_TYPE_VTD.into(),
             dev_id: device.get().into(),
             hwpt_id: parent.get().into(),
@@ -77,7 +77,7 @@ impl IommufdClient {
         name: Bdf,
     ) -> Result<ObjectId, ClientError> {
         let request = VdeviceAlloc {
-            size: VdeviceAlloc::BYTES.into(),
+            size: VdeviceAlloc::ARGSZ.into(),
             viommu_id: unit.get().into(),
             dev_id: device.get().into(),
             out_vdevice_id: 0.into(),
@@ -94,7 +94,7 @@ impl IommufdClient {
     /// [`ClientError::Refused`]: ENOENT, EEXIST, and those of [`IommufdClient::page_requests`].
     pub fn events(&mut self, unit: ObjectId) -> Result<Events, ClientError> {
         let request = VeventqAlloc {
-            size: VeventqAlloc::BYTES.into(),
+            size: VeventqAlloc::ARGSZ.into(),
             viommu_id: unit.get().into(),
             veventq_type: VEVENTQ_TYPE_VTD.into(),
             veventq_depth: DEPTH.into(),

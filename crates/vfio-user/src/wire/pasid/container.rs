@@ -1,6 +1,5 @@
+use palisade_units::layout;
 use zerocopy::native_endian::{I32, U32};
-
-use super::layout::layout;
 
 /// The longest argument of a request, and the most that an answer may change of one: as much as fits into a message of
 /// the container socket.

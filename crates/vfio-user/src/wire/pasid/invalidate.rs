@@ -1,11 +1,11 @@
-use palisade_units::{GuestPasid, Iova, PAGE_BYTES};
+use palisade_units::{GuestPasid, Iova, PAGE_BYTES, layout};
 use rustix::io::Errno;
 use zerocopy::{
     FromBytes,
     native_endian::{U32, U64},
 };
 
-use super::{layout::layout, tag::pasid_from_raw};
+use super::tag::pasid_from_raw;
 
 layout! {
     /// PASID_INVALIDATE. The answer has no payload: it says that it is done.

@@ -7,7 +7,6 @@
 mod capability;
 mod container;
 mod invalidate;
-mod layout;
 mod page;
 mod tag;
 mod translate;
@@ -15,7 +14,6 @@ mod translate;
 pub use capability::{PASID_VERSION, PasidCapability, RequestAbi};
 pub use container::{ContainerAnswer, ContainerRequest, MAX_ARGUMENT_BYTES};
 pub use invalidate::{Invalidate, InvalidateFlags, Invalidation, PasidScope};
-pub use layout::Field;
 pub use page::{
     MAX_GROUP_PAGES, MAX_PAGE_GROUPS, PageEntry, PageGroup, PageGroupAnswer, PageRequest,
     PageResponse, WantedPage,

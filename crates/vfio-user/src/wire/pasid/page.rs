@@ -1,11 +1,11 @@
-use palisade_units::{Access, GuestPasid, Iova, PAGE_BYTES};
+use palisade_units::{Access, GuestPasid, Iova, PAGE_BYTES, layout};
 use rustix::io::Errno;
 use zerocopy::{
     FromBytes, IntoBytes,
     native_endian::{U32, U64},
 };
 
-use super::{Tag, layout::layout, tag::pasid_from_raw};
+use super::{Tag, tag::pasid_from_raw};
 
 /// How many pages one group may ask for.
 pub const MAX_GROUP_PAGES: usize = 64;

@@ -1,8 +1,6 @@
-use palisade_units::{Access, GuestPasid, Iova};
+use palisade_units::{Access, GuestPasid, Iova, layout};
 use rustix::io::Errno;
 use zerocopy::native_endian::{U32, U64};
-
-use super::layout::layout;
 
 layout! {
     /// PASID_DMA_READ and PASID_DMA_WRITE, and their replies, before the data.

@@ -1,11 +1,11 @@
-use palisade_units::{Access, Gpa, Iova, PAGE_BYTES};
+use palisade_units::{Access, Gpa, Iova, PAGE_BYTES, layout};
 use rustix::io::Errno;
 use zerocopy::{
     FromBytes, IntoBytes,
     native_endian::{U32, U64},
 };
 
-use super::{Tag, layout::layout};
+use super::Tag;
 
 /// The most ranges that one answer may have.
 pub const MAX_RANGES: u32 = 512;

@@ -10,7 +10,7 @@ use super::{Iommufd, IommufdError, ObjectId};
 use crate::abi::Answer;
 use crate::{GuestScope, SpaceKey};
 
-const SHORTEST_ENTRY: u32 = VtdStage1Invalidate::BYTES;
+const SHORTEST_ENTRY: u32 = VtdStage1Invalidate::ARGSZ;
 /// All of a table, in pages.
 const ALL: u64 = u64::MAX;
 

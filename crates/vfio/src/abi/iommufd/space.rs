@@ -50,7 +50,7 @@ pub(super) fn ranges(
         written.clone_from(&message.written(&request).written);
         return Err(IommufdError::NoRoom);
     }
-    let len_bytes = u64::from(needed) * u64::from(IovaRange::BYTES);
+    let len_bytes = u64::from(needed) * u64::from(IovaRange::ARGSZ);
     message.written_with(&request, (at, len_bytes), told.as_bytes())
 }
 

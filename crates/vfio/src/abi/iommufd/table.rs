@@ -21,7 +21,7 @@ const ECAP_SRS: u64 = 1 << 31;
 const ECAP_EAFS: u64 = 1 << 34;
 
 /// What the shortest data has.
-const SHORTEST_DATA: u32 = HwptVtdStage1::BYTES;
+const SHORTEST_DATA: u32 = HwptVtdStage1::ARGSZ;
 
 pub(super) fn alloc(session: &Iommufd, message: Message<'_>) -> Result<Answer, IommufdError> {
     let mut request: HwptAlloc = message.read()?;

@@ -1,8 +1,7 @@
 //! BIND, and the operations of NESTING_OP.
 
+use palisade_units::layout;
 use zerocopy::little_endian::{U32, U64};
-
-use crate::layout;
 
 /// BIND of version 1: bind.
 pub const BIND: u32 = 1;

@@ -1,8 +1,7 @@
 //! FAULT_RING with what stands in the region of a ring, and PAGE_RESPONSE.
 
+use palisade_units::layout;
 use zerocopy::little_endian::{U16, U32, U64};
-
-use crate::layout;
 
 layout! {
     /// FAULT_RING. The eventfd to be woken by comes beside it, and the region goes back beside the answer.

@@ -1,8 +1,7 @@
 //! The requests for functions.
 
+use palisade_units::layout;
 use zerocopy::little_endian::U32;
-
-use crate::layout;
 
 /// FUNCTION_LIST: the function is attached.
 pub const FUNCTION_ATTACHED: u32 = 1;

@@ -1,8 +1,7 @@
 //! GET_INFO and its capabilities.
 
+use palisade_units::layout;
 use zerocopy::little_endian::{U16, U32, U64};
-
-use crate::layout;
 
 /// GET_INFO: `iova_pgsizes` is valid.
 pub const INFO_PAGE_SIZES: u32 = 1;

@@ -1,8 +1,7 @@
 //! CACHE_INVALIDATE.
 
+use palisade_units::layout;
 use zerocopy::little_endian::{U32, U64};
-
-use crate::layout;
 
 /// The version of the invalidation data, in version 1.
 pub const INVALIDATE_VERSION: u32 = 1;

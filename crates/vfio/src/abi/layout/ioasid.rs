@@ -1,8 +1,7 @@
 //! The requests of the proposed `/dev/ioasid`.
 
+use palisade_units::layout;
 use zerocopy::little_endian::U32;
-
-use crate::layout;
 
 layout! {
     /// IOASID_GET_INFO.

@@ -1,8 +1,7 @@
 //! MAP_DMA and UNMAP_DMA.
 
+use palisade_units::layout;
 use zerocopy::little_endian::{U32, U64};
-
-use crate::layout;
 
 /// MAP_DMA: functions may read.
 pub const MAP_READ: u32 = 1;

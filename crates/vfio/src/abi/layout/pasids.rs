@@ -1,8 +1,7 @@
 //! PASID_REQUEST.
 
+use palisade_units::layout;
 use zerocopy::little_endian::U32;
-
-use crate::layout;
 
 /// PASID_REQUEST: take one.
 pub const PASID_ALLOCATE: u32 = 1;

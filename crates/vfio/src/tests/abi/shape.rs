@@ -1,5 +1,7 @@
 //! R25: sizes and flags.
 
+use palisade_units::Field;
+
 use super::*;
 
 /// A request of each form with its argument as it should be, but that it is for nothing that exists.

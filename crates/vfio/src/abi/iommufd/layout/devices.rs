@@ -1,8 +1,7 @@
 //! VFIO_DEVICE_BIND_IOMMUFD, and those that attach and detach.
 
+use palisade_units::layout;
 use zerocopy::little_endian::U32;
-
-use crate::layout;
 
 layout! {
     /// VFIO_DEVICE_BIND_IOMMUFD.

@@ -1,8 +1,7 @@
 //! IOMMU_FAULT_QUEUE_ALLOC, and what goes through the file of a queue.
 
+use palisade_units::layout;
 use zerocopy::little_endian::{U32, U64};
-
-use crate::layout;
 
 layout! {
     /// IOMMU_FAULT_QUEUE_ALLOC. The file comes beside the answer.

@@ -1,8 +1,7 @@
 //! IOMMU_GET_HW_INFO.
 
+use palisade_units::layout;
 use zerocopy::little_endian::{U32, U64};
-
-use crate::layout;
 
 /// IOMMU_GET_HW_INFO: `data_type` says which information is wanted.
 pub const HW_INFO_INPUT_TYPE: u32 = 1;

@@ -1,8 +1,7 @@
 //! IOMMU_HWPT_INVALIDATE.
 
+use palisade_units::layout;
 use zerocopy::little_endian::{U32, U64};
-
-use crate::layout;
 
 /// The entries are of [`VtdStage1Invalidate`].
 pub const INVALIDATE_DATA_VTD_S1: u32 = 0;

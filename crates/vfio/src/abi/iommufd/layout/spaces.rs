@@ -1,8 +1,7 @@
 //! IOMMU_DESTROY, and the requests for an IOAS.
 
+use palisade_units::layout;
 use zerocopy::little_endian::{U32, U64};
-
-use crate::layout;
 
 layout! {
     /// IOMMU_DESTROY.

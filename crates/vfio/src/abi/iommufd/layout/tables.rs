@@ -1,8 +1,7 @@
 //! IOMMU_HWPT_ALLOC.
 
+use palisade_units::layout;
 use zerocopy::little_endian::{U32, U64};
-
-use crate::layout;
 
 /// IOMMU_HWPT_ALLOC: nested ones may be made of it.
 pub const HWPT_NEST_PARENT: u32 = 1;

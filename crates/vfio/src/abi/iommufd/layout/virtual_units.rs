@@ -1,8 +1,7 @@
 //! IOMMU_VIOMMU_ALLOC, IOMMU_VDEVICE_ALLOC and IOMMU_VEVENTQ_ALLOC, and what goes through the file of a queue of events.
 
+use palisade_units::layout;
 use zerocopy::little_endian::{U32, U64};
-
-use crate::layout;
 
 /// The type of a virtual unit: VT-d. Not one of Linux's, which has none for VT-d.
 pub const VIOMMU_TYPE_VTD: u32 = 0x8000_0001;

@@ -1,4 +1,4 @@
-/// A field of a message, to be told of in documents.
+/// A field of a structure of bytes, to be told of in documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
     /// Where it starts.
@@ -11,13 +11,16 @@ pub struct Field {
     pub says: &'static str,
 }
 
-/// Makes a structure of bytes whose size and whose fields' places are checked when it is compiled, and whose fields
-/// can be told of in documents.
+/// Makes a structure of bytes as somebody else's interface has it: its size and its fields' places are checked
+/// when it is compiled, and its fields can be told of in documents ([`Field`]).
+///
+/// The room that uses it depends on `zerocopy`, of whose types of unaligned numbers the fields are.
+#[macro_export]
 macro_rules! layout {
     ($(#[$doc:meta])* $name:ident, $size:literal, { $($(#[doc = $says:literal])* $field:ident: $type:ty = $at:literal,)* }) => {
         $(#[$doc])*
         #[derive(
-            Clone, Copy, Debug, PartialEq, Eq, ::zerocopy::FromBytes, ::zerocopy::IntoBytes,
+            Clone, Copy, Debug, Default, PartialEq, Eq, ::zerocopy::FromBytes, ::zerocopy::IntoBytes,
             ::zerocopy::Immutable, ::zerocopy::KnownLayout, ::zerocopy::Unaligned,
         )]
         #[repr(C)]
@@ -31,10 +34,12 @@ macro_rules! layout {
         };
 
         impl $name {
-            /// The size on the wire.
+            /// The size in bytes.
             pub const BYTES: usize = $size;
+            /// The size as `argsz` says it.
+            pub const ARGSZ: u32 = $size;
             /// Its fields.
-            pub const FIELDS: &[$crate::wire::pasid::Field] = &[$($crate::wire::pasid::Field {
+            pub const FIELDS: &[$crate::Field] = &[$($crate::Field {
                 at: $at,
                 len_bytes: size_of::<$type>(),
                 name: stringify!($field),
@@ -43,4 +48,3 @@ macro_rules! layout {
         }
     };
 }
-pub(super) use layout;
