@@ -10,6 +10,7 @@ import sys
 import time
 
 import palisade_container as api
+import palisade_iommufd as iommufd
 from accelerator import Slice
 from fault_ring import FaultRing
 from guest import Guest
@@ -79,6 +80,9 @@ def main():
     accelerator.announce(guest.file, guest.size)
     for place, state in container.functions():
         print(f"function {place >> 8:02x}:{place >> 3 & 31:02x}.{place & 7}, state {state}")
+    print("attaching it:", refused(container.attach, place))
+    print("detaching it:", refused(container.detach, place))
+    print("having it as a device:", refused(iommufd.Iommufd(path).bind, place))
     print("capability", struct.unpack_from("<H", container.capability())[0])
 
     ring = FaultRing(container)
@@ -91,6 +95,10 @@ def main():
     container.bind(pasid, root, NAME)
     print("bound: the guest's PASID", NAME)
     refusals(container, pasid)
+
+    elsewhere = root + 8 * 511
+    print("a root between pages:", refused(container.bind, pasid, elsewhere, NAME))
+    print("another name:", refused(container.bind, pasid, root, NAME + 1))
 
     # The page that the copy writes to is not there until it is asked for.
     accelerator.enable(NAME)

@@ -24,6 +24,9 @@ another form: EPROTONOSUPPORT
 the server speaks version 1.1
 without a function: {errno}
 function 00:11.0, state 1
+attaching it: ENODEV
+detaching it: ENODEV
+having it as a device: ENODEV
 capability {capability}
 in the ring: None
 PASID 10
@@ -39,6 +42,8 @@ freeing PASID 2: ENOENT
 freeing PASID 9999: ENOENT
 a second ring: EBUSY
 an address between pages: EINVAL
+a root between pages: EINVAL
+another name: EINVAL
 page request: PASID 700, wants 2, 0x500000001000
 copied: True b'hello'
 answered again: ENOENT
