@@ -70,6 +70,11 @@ pub(crate) const ERRORS: &[(&str, u32, &str)] = &[
         17,
         "there is memory in the range, or such an object; another connection has the device",
     ),
+    (
+        "ENOSPC",
+        28,
+        "as much is mapped as the space may have, or the quota of PASIDs is used up",
+    ),
     ("EOVERFLOW", 75, "the range passes the end of all addresses"),
     ("EMSGSIZE", 90, "there is no room for all ranges"),
 ];

@@ -118,7 +118,7 @@ pub(crate) const ERRORS: &[(&str, u32, &str)] = &[
     (
         "ENOSPC",
         28,
-        "no PASID is free in the range, or the quota is used up",
+        "no PASID is free in the range, or the quota is used up; as much is mapped as the VMM may map",
     ),
     (
         "EOPNOTSUPP",
@@ -316,7 +316,7 @@ pub(crate) fn told(request: Request) -> Told {
         Request::MapDma => Told {
             descriptors: "a file",
             says: "Maps a part of a file as guest memory, for the functions that this VMM attaches. `vaddr` is an offset in \
-                   the file. Functions that the host has attached have their memory from elsewhere. Memory that may only be \
+                   the file, which is EINVAL where it ends before the part does. Functions that the host has attached have their memory from elsewhere. Memory that may only be \
                    written is EOPNOTSUPP.",
             layouts: &[("MapDma", MapDma::FIELDS)],
             ..sized
