@@ -31,8 +31,9 @@ are not zero, and known fields with a value that is not offered are EOPNOTSUPP (
 of another type, is ENOENT.
 
 A field that is an address in Linux, as `data_uptr`, is an offset here: the data stands in the same message behind the
-argument, so many bytes after the argument's start; less than the size, or what passes the message's end, is EFAULT. A file that comes
-beside a message, or its answer, is named by its place among the descriptors: 0.
+argument, so many bytes after the argument's start; less than the size, or what passes the message's end, is EFAULT. What is
+written back there stands in the answer, whose payload ends at byte 4080 at the latest; the request need not have the room.
+A file that comes beside a message, or its answer, is named by its place among the descriptors: 0.
 
 An answer with an errno has no payload, but for IOMMU_HWPT_INVALIDATE and IOMMU_IOAS_IOVA_RANGES.
 ";
@@ -68,6 +69,11 @@ pub(crate) const ERRORS: &[(&str, u32, &str)] = &[
         "EEXIST",
         17,
         "there is memory in the range, or such an object; another connection has the device",
+    ),
+    (
+        "ENOSPC",
+        28,
+        "as much is mapped as the space may have, or the quota of PASIDs is used up",
     ),
     ("EOVERFLOW", 75, "the range passes the end of all addresses"),
     ("EMSGSIZE", 90, "there is no room for all ranges"),
@@ -108,12 +114,13 @@ under it any more. EINVAL where the device is not bound, and where PASIDs meet a
 also beside it on the same device. EBUSY where another device of the VMM has the PASID attached to another table on the same parent.";
 
 const FAULT_SAYS: &str = "Makes a queue of page requests, with a file. From the file, each read gives one HwptPgfault; \
-each write is one or more HwptPageResponse. A request is answered once, by its cookie; what answers nothing is passed over. \
+each write is one or more HwptPageResponse. It is a socket that keeps records apart (`SOCK_SEQPACKET`), blocks as long as the \
+client does not have it otherwise, and ends with the connection. A request is answered once, by its cookie; what answers nothing is passed over. \
 A page request that finds no room in the file is answered by the server with a failure, and so is each one once the \
 client has closed it. One connection of a VMM has queues at a time: EBUSY; EOPNOTSUPP where the host tells somebody else of faults.";
 
 const EVENTS_SAYS: &str = "Makes the queue of a virtual unit's events, with a file: a fault of a device that has a virtual device at the unit. From \
-the file, each read gives one VeventHeader with a VeventVtd behind it. An event that finds no room is lost, which is seen by the number \
+the file, which is as that of page requests, each read gives one VeventHeader with a VeventVtd behind it. An event that finds no room is lost, which is seen by the number \
 that is missing. A virtual unit has one such queue. Linux has no such queue for VT-d; the type is of this protocol alone.";
 
 pub(crate) fn told(request: IommufdRequest) -> Told {
@@ -225,7 +232,7 @@ pub(crate) fn told(request: IommufdRequest) -> Told {
         },
         IommufdRequest::DeviceClose => Told {
             says: "Closes a device file, with the argument that it has in the other forms: the device is detached and no longer \
-                   bound, and its virtual device is gone.",
+                   bound; its id and its virtual device are gone.",
             ..NOTHING
         },
     }

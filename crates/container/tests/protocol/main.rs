@@ -202,6 +202,7 @@ fn page() -> String {
     let sources = [layout_sources(LAYOUTS), source(WIRE)].concat();
     constants(&mut page, CONSTANTS, &sources);
     iommufd_chapter(&mut page);
+    page.push_str(text::SERVE);
     page.push_str(text::EXAMPLE);
     page
 }

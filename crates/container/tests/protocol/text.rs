@@ -14,13 +14,16 @@ pub(crate) const FRONT: &str = "# The container socket
 
 How a VMM in another process maps its guest's memory, attaches functions, asks for PASIDs, binds its guest's page tables to
 them, invalidates caches, and is told of faults and page requests: the requests that were proposed for VFIO in 2020,
-in both their forms, and a few more, or the objects of today's iommufd, over a Unix socket. A client in any language can be written from this page. Written by `UPDATE_DOCS=1 cargo test -p palisade-container --test protocol` from the code, which
-also checks that it is true. The server and a client in Rust are `crates/container`.
+in both their forms, and a few more, or the objects of today's iommufd, over a Unix socket. A client in any language can be
+written from this page: [examples/python](../examples/python) is one, in Python's own library alone, and the tests run it.
+Written by `UPDATE_DOCS=1 cargo test -p palisade-container --test protocol` from the code, which also checks that it is true.
+The server and a client in Rust are `crates/container`.
 
 ## Messages
 
 The socket is a stream (`AF_UNIX`, `SOCK_STREAM`). Messages follow one another in it without anything in between.
-All numbers are little-endian. Each message begins with a header of 16 bytes, and what follows it is its payload.
+All numbers are little-endian. Each message begins with a header of 16 bytes, and what follows it is its payload. A field of
+the header that its row gives no meaning in a message is 0.
 ";
 
 pub(crate) const VERSION: &str = "
@@ -57,13 +60,17 @@ the answer's payload can be longer than the request's was.
 
 Descriptors travel beside a message as ancillary data (`SCM_RIGHTS`), sent together with its first byte, in one
 `sendmsg` of their own. A request with another number of them than the table says is refused with EINVAL, and the server
-closes them. Descriptors of an answer come the same way.
+closes them. Descriptors of an answer come the same way, so that a client has room for them from the first byte of each
+message on.
 
 Who may connect is decided by the user of the process at the other end (`SO_PEERCRED`); others find the connection
 closed. The connections of one VMM share one set of PASIDs and one quota. A connection ends when its socket is closed or
 when the process that connected it ends, whoever else has the socket by then. With the last one of a VMM, every PASID
 that was taken is unbound, its page requests are answered, it is drained and freed; functions that were attached over
 the socket are detached, and memory is unmapped.
+
+As long as the VMM has no function, PASID_REQUEST in both its operations, binding, unbinding and invalidating fail, with
+EFAULT in version 1 and EOPNOTSUPP in version 7. The requests of IOASID need none.
 ";
 
 pub(crate) const ERRORS: &[(&str, u32, &str)] = &[
@@ -101,7 +108,8 @@ pub(crate) const ERRORS: &[(&str, u32, &str)] = &[
     (
         "EINVAL",
         22,
-        "size, flags, a field or a range cannot be; the tenant is gone",
+        "size, flags, a field or a range cannot be; the guest's name for a PASID is another's, or was another; the tenant is \
+         gone",
     ),
     (
         "ENOTTY",
@@ -111,7 +119,7 @@ pub(crate) const ERRORS: &[(&str, u32, &str)] = &[
     (
         "ENOSPC",
         28,
-        "no PASID is free in the range, or the quota is used up",
+        "no PASID is free in the range, or the quota is used up; as much is mapped as the VMM may map",
     ),
     (
         "EOPNOTSUPP",
@@ -136,11 +144,26 @@ pub(crate) const CONSTANTS: &str = "
 ## Constants
 ";
 
+pub(crate) const SERVE: &str = "
+## At `palisade serve`
+
+A tenant that has a `container` in its [configuration](configuration.md) is a VMM, and one process at a time: while one has a
+connection, others find theirs closed. The host attaches the tenant's functions itself, each as long as the VMM is connected to
+its vfio-user socket, at its `guest_bdf`. They reach the memory that the VMM tells of there, by DMA_MAP. So
+
+- a VMM connects to a function before it asks for PASIDs, and binds once more what a function that comes later is to have;
+- no function is offered: PALISADE_FUNCTION_ATTACH, PALISADE_FUNCTION_DETACH and VFIO_DEVICE_BIND_IOMMUFD are ENODEV,
+  and without a device an iommufd has memory, but no tables;
+- memory that is mapped over this socket is reached by nobody.
+
+Functions are offered by programs that embed the server.
+";
+
 pub(crate) const EXAMPLE: &str = "
 ## Byte for byte
 
-A client of version 7 says so, chooses nesting, and takes a PASID between 10 and 20 (each line is one message;
-`>` is from the client; the test `a_client_made_from_the_page_alone` sends them):
+A client of version 7, whose VMM has a function already, says so, chooses nesting, and takes a PASID between 10 and 20
+(each line is one message; `>` is from the client; the test `a_client_made_from_the_page_alone` sends them):
 
 ```text
 > 18 00 00 00  01 00  01 00  00 00 00 00  00 00 00 00   01 00  01 00  07 00  00 00
@@ -185,8 +208,11 @@ The region begins with RingHead. Entry n stands at RING_ENTRIES + `entry_bytes` 
 round at 2^32; there are head - tail entries to take, from the tail on. The client takes them, writes the tail, with a full \
 memory barrier after it, and looks at the head once more before it waits for the eventfd, which is written when an entry \
 comes into a ring that was empty. Each entry is a FaultEntry or a PageRequestEntry, by its kind. A fault that finds no room \
-is counted and dropped; a page request that finds none is answered by the server. The server reads nothing but the tail, and \
-passes over one that is not between the last one and the head.";
+is counted and dropped; a page request that finds none is answered by the server, with `RESPONSE_FAILURE`. The server reads \
+nothing but the tail, as one access of 32 bits, and passes over one that is not between the last one and the head.
+
+Any eventfd will do; another file is EINVAL. While a VMM has no ring, its faults are dropped, uncounted, and its page requests \
+are answered with `RESPONSE_FAILURE`.";
 
 const RING_LAYOUTS: &[(&str, &[Field])] = &[
     ("FaultRing", FaultRing::FIELDS),
@@ -214,12 +240,20 @@ pub(crate) fn layouts() -> Vec<&'static str> {
 const BIND_SAYS: &str = "Binds a guest's first stage to a PASID that PASID_REQUEST gave, on every function of the \
 VMM or on none; where something was bound under it, that is replaced. The root is a guest physical address. Where the \
 flags say so, `gpasid` is what the guest calls the PASID from now on, until it is unbound: unique \
-among what is bound, and the number by which its devices are programmed and its faults are told. Otherwise it goes by its own number. Memory types are \
-not offered: `VTD_PCD`, `VTD_PWT`, `VTD_EMTE` and `VTD_CD` are EOPNOTSUPP.
+among what is bound, and the number by which its devices are programmed and its faults are told. Otherwise it goes by its own \
+number. A name that something else is bound under is EINVAL, and so is another name than the PASID is bound under: unbind it \
+first. One that is not bound gives up its own number where another is bound under that: it has no name until it is bound \
+again, and faults of it are told nobody. Memory types are not offered: \
+`VTD_PCD`, `VTD_PWT`, `VTD_EMTE` and `VTD_CD` are EOPNOTSUPP.
 
-Unbinding takes the same data, of which the PASID counts; the form of the table may be zero. When it is answered, no access \
-uses the table any more, and page requests that were open were answered. The PASID stays allocated. ENOENT where it is bound \
-nowhere.";
+The flags of the head are `BIND` or `UNBIND`. The table is one of a first stage (VT-d §3.6, §9.7), of four levels for 48 bits \
+and of five for 57. Requests are a user's unless the device says that they are privileged; accessed and dirty flags are set in \
+the table. The root is a multiple of 4 KiB, and looked at when there is a request: memory need not be mapped there yet, and an \
+entry that leads nowhere is a fault.
+
+Unbinding takes the same data. Version, format and flags are as in binding and `hpasid` says which; root, width and the part of \
+VT-d are not looked at. When it is answered, no access uses the table any more, and page requests that were open were answered. \
+The PASID stays allocated; what a device still does for it is a fault, told by its own number. ENOENT where it is bound nowhere.";
 
 const INVALIDATE_SAYS: &str = "Makes caches forget, and is answered when they have. The data is InvalidateData and \
 then, by the granularity, nothing (the domain), InvalidatePasid, or InvalidateAddress. Which caches know which granularity:
@@ -230,9 +264,9 @@ then, by the granularity, nothing (the domain), InvalidatePasid, or InvalidateAd
 | GRANULARITY_PASID | all three |
 | GRANULARITY_ADDRESS | CACHE_IOTLB, CACHE_DEVICE_IOTLB |
 
-Other pairs are EINVAL, and so is no cache at all. Several caches may be or'ed together. An entry of a PASID is never stale \
+The flags of the head are zero. Other pairs are EINVAL, and so is no cache at all. Several caches may be or'ed together. An entry of a PASID is never stale \
 here, so that CACHE_PASID alone does nothing. `archid` is passed over. A range without a PASID is of requests \
-without one. PASIDs are those that PASID_REQUEST gave, by their own numbers.";
+without one; InvalidatePasid without one is EINVAL. PASIDs are those that PASID_REQUEST gave, by their own numbers.";
 
 const BIND_LAYOUTS: &[(&str, &[Field])] = &[
     ("Head", Head::FIELDS),
@@ -283,7 +317,7 @@ pub(crate) fn told(request: Request) -> Told {
         Request::MapDma => Told {
             descriptors: "a file",
             says: "Maps a part of a file as guest memory, for the functions that this VMM attaches. `vaddr` is an offset in \
-                   the file. Functions that the host has attached have their memory from elsewhere. Memory that may only be \
+                   the file, which is EINVAL where it ends before the part does. Functions that the host has attached have their memory from elsewhere. Memory that may only be \
                    written is EOPNOTSUPP.",
             layouts: &[("MapDma", MapDma::FIELDS)],
             ..sized
@@ -296,19 +330,22 @@ pub(crate) fn told(request: Request) -> Told {
         },
         Request::PasidRequestV7 => Told {
             says: "Takes the lowest free PASID of a range, both ends included, and returns it; or frees all in the range that \
-                   this VMM took, and returns 0, also where that is none.",
+                   this VMM took, and returns 0, also where that is none. A number by which the guest calls another PASID is \
+                   not free. What is bound is unbound by being freed, and a number that a device still works for is not \
+                   given out again until it does not.",
             layouts: &[("PasidRequestV7", PasidRequestV7::FIELDS)],
             ..sized
         },
         Request::NestingOp => Told {
             says: "Binds, unbinds or invalidates, by the low 16 bits of the flags: `OP_BIND`, `OP_UNBIND`, `OP_INVALIDATE`. \
                    The others must be zero. The data follows the head: that of VFIO_IOMMU_BIND and \
-                   VFIO_IOMMU_CACHE_INVALIDATE below, where `version_or_argsz` of InvalidateData is the size of the data.",
+                   VFIO_IOMMU_CACHE_INVALIDATE below, and what is said there of it holds, but for the flags of the head. \
+                   `version_or_argsz` of InvalidateData is the size of the data.",
             ..sized
         },
         Request::PasidRequestV1 => Told {
             says: "Takes the lowest free PASID of a range, both ends included, which is written back while the call returns \
-                   0; or frees one that this VMM took: ENOENT or EACCES for any other.",
+                   0; or frees one that this VMM took: ENOENT or EACCES for any other. What version 7 says of both holds here.",
             layouts: &[
                 ("PasidAllocateV1", PasidAllocateV1::FIELDS),
                 ("PasidFreeV1", PasidFreeV1::FIELDS),
@@ -327,7 +364,8 @@ pub(crate) fn told(request: Request) -> Told {
         },
         Request::FunctionList => Told {
             says: "Lists the functions of the VMM: those that are attached, and those that it may attach. As many entries \
-                   follow as `argsz` has room for, in the order of their places.",
+                   follow as `argsz` has room for, in the order of their places. One that is attached and not offered was \
+                   attached by the host.",
             layouts: &[
                 ("FunctionList", FunctionList::FIELDS),
                 ("FunctionEntry", FunctionEntry::FIELDS),
@@ -374,7 +412,7 @@ pub(crate) fn told(request: Request) -> Told {
         },
         Request::PageResponse => Told {
             says: "Answers a page request group, once it is complete, in the names that the request had. Accepted once: \
-                   ENOENT where no such group waits.",
+                   ENOENT where no such group waits, ENODEV where the function is gone.",
             layouts: &[("PageResponse", PageResponse::FIELDS)],
             ..sized
         },

@@ -33,7 +33,7 @@ const QUEUES: u64 = 0x800;
 const GROUPS: u64 = 0x400;
 
 /// The usual host, where alice's VMM has an IOMMU of its own. `more` is the rest of its socket's line.
-fn start(more: &str) -> Daemon {
+pub(crate) fn start(more: &str) -> Daemon {
     let unit = "unit = { socket = \"alice-unit.sock\" }";
     assert!(CONFIG.contains(unit));
     let container = format!("container = {{ socket = \"alice-container.sock\"{more} }}");

@@ -12,5 +12,6 @@ mod mdev_machines;
 mod mdev_sharing;
 mod migration;
 mod owner;
+mod python;
 mod serve;
 mod state;

@@ -33,7 +33,7 @@ layout! {
     VtdStage1Invalidate, 24, {
         /// Where the range starts: a multiple of 4 KiB.
         addr: U64 = 0,
-        /// How many pages of 4 KiB it has.
+        /// How many pages of 4 KiB it has. From 0 with all bits set it is all of the table.
         npages: U64 = 8,
         /// [`VTD_INV_LEAF`] or nothing.
         flags: U32 = 16,
