@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::driver::Driver;
 
 pub(crate) const MEMORY_BYTES: u64 = 1 << 20;
-const VICTIM_BYTES: u64 = 64 << 10;
+const VICTIM_BYTES: u64 = 8 << 10;
 /// What the hostile tenant may have.
 pub(crate) const QUOTA: u32 = 8;
 pub(crate) const SLOT: Bdf = Bdf::new(0, 0x10, 0);
