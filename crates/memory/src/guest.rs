@@ -1,3 +1,4 @@
+use crate::budget::Budget;
 use crate::dirty::{DirtyError, DirtyLog, DirtyRange};
 use crate::region::Region;
 use crate::{Backing, HostSlice, MapError, MemoryError, Protection, Snapshot, barrier};
@@ -52,6 +53,8 @@ struct Space {
     /// Held over each change.
     changes: Mutex<()>,
     limits: Limits,
+    /// What is shared with other spaces.
+    budget: Option<Budget>,
     dirty: Arc<DirtyLog>,
 }
 
@@ -70,12 +73,23 @@ impl GuestMemory {
     /// A space without memory, under limits of its own.
     #[must_use]
     pub fn with_limits(limits: Limits) -> Self {
+        Self::made(limits, None)
+    }
+
+    /// The same, whose regions count against a budget that it shares with other spaces, too.
+    #[must_use]
+    pub fn within(limits: Limits, budget: &Budget) -> Self {
+        Self::made(limits, Some(budget.clone()))
+    }
+
+    fn made(limits: Limits, budget: Option<Budget>) -> Self {
         Self {
             space: Arc::new(Space {
                 epoch: ArcSwap::default(),
                 generation: AtomicU64::new(0),
                 changes: Mutex::new(()),
                 limits,
+                budget,
                 dirty: Arc::default(),
             }),
         }
@@ -109,8 +123,11 @@ impl GuestMemory {
         if len_bytes > bytes.saturating_sub(now.len_bytes()) {
             return Err(MapError::TooLarge { bytes });
         }
+        let budget = self.space.budget.as_ref();
+        let charge = budget.map(|budget| budget.charge(len_bytes)).transpose()?;
         let log = Arc::clone(&self.space.dirty);
-        let region = Region::map(at, len_bytes, &backing, protection, log)?;
+        let mut region = Region::map(at, len_bytes, &backing, protection, log)?;
+        region.charge_to(charge);
         if self.space.dirty.is_on() {
             region.begin_log();
         }
