@@ -2,6 +2,7 @@
 //!
 //! All in one thread: what the server says is in the client's socket before the client is called.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -29,6 +30,11 @@ const MOST_WAITING_BYTES: usize = 48 << 10;
 
 /// Bytes are a server's VERSION, and then steps of the server and of the VMM.
 pub(crate) fn extension_client(bytes: &[u8]) {
+    let _ = play(bytes);
+}
+
+/// Which commands came to a good end.
+pub(super) fn play(bytes: &[u8]) -> BTreeSet<u16> {
     let mut input = Unstructured::new(bytes);
     let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
     let mut hostile = Hostile {
@@ -49,6 +55,7 @@ pub(crate) fn extension_client(bytes: &[u8]) {
     while let Some(message) = hostile.socket.next(Due::Yes) {
         hostile.known.take(message);
     }
+    hostile.known.reached
 }
 
 struct Hostile {
@@ -205,8 +212,10 @@ impl Hostile {
 
     fn run(&mut self, mut client: Client, input: &mut Unstructured<'_>) -> Result<()> {
         for _ in 0..STEPS {
+            if input.is_empty() {
+                break;
+            }
             let goes_on = match input.int_in_range(0..=15_u8)? {
-                _ if input.is_empty() => false,
                 0..=5 => {
                     self.say(&lies::question(input)?);
                     true
@@ -239,7 +248,7 @@ impl Hostile {
             };
             let is_full = self.said_bytes.max(self.known.owed_bytes) > MOST_WAITING_BYTES;
             if !goes_on || is_full && !self.poll(&mut client) {
-                break;
+                return Ok(());
             }
         }
         self.poll(&mut client);
@@ -255,11 +264,12 @@ impl Hostile {
     /// Sends this with descriptors beside it.
     fn say_beside(&mut self, bytes: &[u8], count: usize) {
         let (theirs, ours) = rustix::pipe::pipe().expect("descriptors");
-        self.known.sent(bytes);
         let takes_them = self.known.agreed.is_some_and(|it| it.requests.is_some());
         if takes_them && count > MAX_DESCRIPTORS {
+            // Of the message nothing is looked at.
             self.known.has_ended = true;
         }
+        self.known.sent(bytes);
         self.said_bytes += bytes.len();
         self.socket.send(bytes, &vec![ours.as_fd(); count]);
         self.pipes.push(theirs);
@@ -283,7 +293,10 @@ impl Hostile {
         let calls = std::mem::take(&mut *self.vmm.log());
         assert_eq!(calls, std::mem::take(&mut self.known.calls));
         let most = if self.splits { MAX_DESCRIPTORS } else { 0 };
-        assert!(self.open_pipes() <= most, "a descriptor outlives its message");
+        assert!(
+            self.open_pipes() <= most,
+            "a descriptor outlives its message"
+        );
         true
     }
 
@@ -368,6 +381,7 @@ impl Hostile {
         match (answer, made) {
             (Some(Ok(payload)), Ok(reply)) => {
                 assert!(asks.fits(&payload));
+                self.known.reached.insert(asks.command().raw());
                 if let Some(reply) = reply {
                     assert_eq!(payload.get(8..), Some(&reply.written[..]));
                     assert!(self.splits || reply.descriptors.len() == beside);

@@ -7,7 +7,9 @@ use palisade_vfio_user::wire::pasid::{PageResponse, Ranges, Translation};
 use palisade_vfio_user::wire::{Command, Header, ReplyWanted};
 
 use super::answer::Question;
-use super::values::{address, command, len_bytes, message, one_of, pasid, raw_tag, some_bytes, words};
+use super::values::{
+    address, command, len_bytes, message, one_of, pasid, raw_tag, some_bytes, words,
+};
 
 /// An answer that fits.
 fn fitting(to: &Question, input: &mut Unstructured<'_>) -> Result<Vec<u8>> {
@@ -52,7 +54,10 @@ pub(super) fn answer(unanswered: &[Question], input: &mut Unstructured<'_>) -> R
     let which: u8 = input.arbitrary()?;
     let Some(to) = unanswered.get(usize::from(which) % unanswered.len().max(1)) else {
         // Of what nobody asked.
-        let number = one_of(&[0x8001, 0x8002, 0x8003, 0x8004, 0x8005, 12, 1, 0x9000], input)?;
+        let number = one_of(
+            &[0x8001, 0x8002, 0x8003, 0x8004, 0x8005, 12, 1, 0x9000],
+            input,
+        )?;
         let header = command(number, input)?;
         return Ok(message(Header::reply(&header), &[]));
     };
@@ -111,6 +116,9 @@ pub(super) fn container_request(input: &mut Unstructured<'_>) -> Result<Vec<u8>>
 pub(super) fn question(input: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     let kind = input.int_in_range(0..=3_u16)?;
     let header = command(0x8001 + kind, input)?;
+    if kind == 3 {
+        return pages(header, input);
+    }
     let tag = words(&raw_tag(input)?);
     let at = address(input)?.to_ne_bytes();
     let rest = match kind {
@@ -120,13 +128,12 @@ pub(super) fn question(input: &mut Unstructured<'_>) -> Result<Vec<u8>> {
             let data = vec![0x3c; usize::try_from(len.min(0x1000)).unwrap_or(0)];
             [&len.to_ne_bytes()[..], &data].concat()
         }
-        2 => {
+        _ => {
             let len = len_bytes(input)?.to_ne_bytes();
             let max = one_of(&[1, 2, 512, 0, 513], input)?;
             let reserved = u32::from(input.ratio(1, 16)?);
             [&len[..], &words(&[max, reserved])].concat()
         }
-        _ => return pages(header, input),
     };
     Ok(message(header, &[&tag, &at, &rest]))
 }
@@ -171,4 +178,3 @@ pub(super) fn memory_write(input: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     }
     Ok(message(header, &[&at, &count.to_ne_bytes(), &data]))
 }
-

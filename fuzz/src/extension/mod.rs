@@ -5,6 +5,8 @@
 //! quiet point to the next, so that an input does the same each time, and it knows what must come of what it has sent:
 //! it cuts its own stream into messages and says of each what it is answered with, what it answers, or how it ends the
 //! connection.
+//!
+//! The corpora begin with inputs that are put together by hand, in `seeds.rs`.
 
 mod answer;
 mod client;
@@ -17,6 +19,9 @@ mod server;
 mod socket;
 mod values;
 mod vmm;
+
+#[cfg(test)]
+mod seeds;
 
 pub(crate) use client::extension_client;
 pub(crate) use server::extension_server;

@@ -1,6 +1,6 @@
 //! What must come of what a client of our server has sent.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use palisade_vfio_user::wire::pasid::{
     ContainerAnswer, ContainerRequest, Invalidation, MAX_ARGUMENT_BYTES, PasidCapability,
@@ -55,6 +55,8 @@ pub(super) struct Known {
     /// What the device has to have seen.
     pub(super) invalidated: Vec<Invalidation>,
     pub(super) requested: Vec<(u32, Vec<u8>)>,
+    /// The commands that came to a good end, by their numbers.
+    pub(super) reached: BTreeSet<u16>,
     /// What was sent and is no whole message.
     stream: Vec<u8>,
     owed: VecDeque<Owed>,
@@ -75,6 +77,7 @@ impl Known {
             waiting: Vec::new(),
             invalidated: Vec::new(),
             requested: Vec::new(),
+            reached: BTreeSet::new(),
             stream: Vec::new(),
             owed: VecDeque::new(),
             ending: None,
@@ -195,10 +198,7 @@ impl Known {
     }
 
     fn reply(&mut self, frame: &Frame<'_>) {
-        let (id, raw) = (
-            frame.header.message_id.get(),
-            frame.header.command.get(),
-        );
+        let (id, raw) = (frame.header.message_id.get(), frame.header.command.get());
         if !Command::from_raw(raw).is_some_and(Command::is_of_extension) {
             match self.unanswered_writes.checked_sub(1) {
                 Some(rest) => self.unanswered_writes = rest,
@@ -219,6 +219,9 @@ impl Known {
             Ok(()) => asked.question.answer(frame.payload).map(Ok),
             Err(errno) => Some(Err(errno)),
         };
+        if let Some(Ok(_)) = outcome {
+            self.reached.insert(raw);
+        }
         match outcome {
             Some(outcome) => asked.answered = Some((outcome, epoch)),
             None => self.ending = Some(Ending::BadAnswer(raw)),
@@ -252,6 +255,7 @@ impl Known {
             Reply::Done(payload) => {
                 assert_eq!(header.outcome(), Ok(()), "{command:?}");
                 assert_eq!(message.payload, payload, "{command:?}");
+                self.reached.insert(name.1);
             }
             Reply::Refused(errno) => assert_eq!(header.outcome(), Err(errno), "{command:?}"),
         }
@@ -296,7 +300,5 @@ pub(super) fn request_reply(number: u32, argument: &[u8]) -> Result<Reply, Errno
         value: answer.value.into(),
         reserved: 0.into(),
     };
-    Ok(Reply::Done(
-        [head.as_bytes(), &answer.written[..]].concat(),
-    ))
+    Ok(Reply::Done([head.as_bytes(), &answer.written[..]].concat()))
 }

@@ -1,6 +1,6 @@
 //! What must come of what a server of our client has sent.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use palisade_units::Access;
 use palisade_vfio_user::wire::pasid::{PageRequest, PasidCapability, Tag, TaggedAccess, Wanted};
@@ -45,6 +45,8 @@ pub(super) struct Known {
     /// Commands that came.
     pub(super) came: Vec<Message>,
     pub(super) has_ended: bool,
+    /// The commands that came to a good end, by their numbers.
+    pub(super) reached: BTreeSet<u16>,
     /// How many bytes of replies are owed.
     pub(super) owed_bytes: usize,
     stream: Vec<u8>,
@@ -173,8 +175,7 @@ impl Known {
         payload: &[u8],
         agreed: &PasidCapability,
     ) -> Result<Reply, Errno> {
-        let (access, data) =
-            TaggedAccess::read_from_prefix(payload).map_err(|_| Errno::INVAL)?;
+        let (access, data) = TaggedAccess::read_from_prefix(payload).map_err(|_| Errno::INVAL)?;
         let tag = Tag::from_raw(access.pasid, access.access, agreed.width)?;
         let (at, count) = (access.address.get(), access.count.get());
         let is_write = command == Command::PasidDmaWrite;
@@ -183,7 +184,11 @@ impl Known {
         } else {
             (Access::READ | Access::WRITE, 0)
         };
-        let wanted = if is_write { Access::WRITE } else { Access::READ };
+        let wanted = if is_write {
+            Access::WRITE
+        } else {
+            Access::READ
+        };
         let end = u128::from(at) + u128::from(count);
         if tag.access & bits != wanted
             || data.len() as u64 != data_bytes
@@ -200,11 +205,7 @@ impl Known {
         Ok(Reply::Done(answer))
     }
 
-    fn translate(
-        &mut self,
-        frame: &Frame<'_>,
-        agreed: &PasidCapability,
-    ) -> Result<Reply, Errno> {
+    fn translate(&mut self, frame: &Frame<'_>, agreed: &PasidCapability) -> Result<Reply, Errno> {
         if agreed.max_invalidations == 0 {
             return Err(Errno::NOTSUP);
         }
@@ -267,11 +268,13 @@ impl Known {
             Reply::Done(payload) => {
                 assert_eq!(header.outcome(), Ok(()), "{name:x?}");
                 assert_eq!(message.payload, payload, "{name:x?}");
+                self.reached.insert(name.1);
             }
             Reply::Ranges(question) => {
                 assert_eq!(header.outcome(), Ok(()), "{name:x?}");
                 let answer = question.answer(&message.payload);
                 assert!(answer.is_some(), "an answer that does not fit");
+                self.reached.insert(name.1);
             }
             Reply::Refused(errno) => {
                 assert_eq!(header.outcome(), Err(errno), "{name:x?}");

@@ -1,5 +1,6 @@
 //! A hostile client of our server, and the device behind it that asks.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,8 +16,8 @@ use zerocopy::IntoBytes;
 
 use super::device::{Bare, Cache, Device, Habit, Requests, outcome};
 use super::lies;
-use super::sent_by_client::{Known, Reply, request_reply};
 use super::questions::{Ask, Asked};
+use super::sent_by_client::{Known, Reply, request_reply};
 use super::socket::{Due, Socket};
 use super::values::{capability, message, one_of, some_bytes, words};
 
@@ -34,6 +35,11 @@ enum Last {
 
 /// Bytes are a VERSION, and then steps of the client and of the device.
 pub(crate) fn extension_server(bytes: &[u8]) {
+    let _ = play(bytes);
+}
+
+/// Which commands came to a good end.
+pub(super) fn play(bytes: &[u8]) -> BTreeSet<u16> {
     let mut input = Unstructured::new(bytes);
     let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
     let memory = Arc::new(GuestMemory::new());
@@ -46,7 +52,7 @@ pub(crate) fn extension_server(bytes: &[u8]) {
     };
     let peer = connection.peer();
     *of_cache.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer.clone());
-    std::thread::scope(|scope| {
+    let reached = std::thread::scope(|scope| {
         let mut hostile = Hostile {
             socket: Socket::new(theirs),
             out: Vec::new(),
@@ -68,9 +74,10 @@ pub(crate) fn extension_server(bytes: &[u8]) {
             // Which of the many ways is for the tests to say.
             let _ = server.join().expect("no panic");
         }
-        hostile.end();
+        hostile.end()
     });
     assert_eq!(device.state().sessions, 0);
+    reached
 }
 
 /// What the server offers; now and then nothing at all.
@@ -420,7 +427,7 @@ impl Hostile {
     }
 
     /// The connection is over.
-    fn end(mut self) {
+    fn end(mut self) -> BTreeSet<u16> {
         self.compare_with_device();
         for asked in std::mem::take(&mut self.known.asked) {
             asked.end(&self.device);
@@ -429,6 +436,8 @@ impl Hostile {
         let mut state = self.device.state();
         state.forgetting.clear();
         state.waiting.clear();
+        drop(state);
+        self.known.reached
     }
 
     /// Who asks where nothing is agreed, or nobody is there any more, is told at once.

@@ -10,9 +10,7 @@ use std::time::Duration;
 use palisade_vfio_user::wire::{Cut, Header, Kind, cut};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{
-    RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg,
-};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
 
 /// Who says nothing for so long where something is due hangs.
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
@@ -91,11 +89,15 @@ impl Socket {
                 self.start += frame.len_bytes();
                 return Some(message);
             }
-            if self.has_ended || !self.take() && due == Due::No {
+            if self.has_ended {
                 return None;
             }
-            if due == Due::Yes && !self.has_ended {
-                self.wait(PollFlags::IN);
+            if !self.take() {
+                match due {
+                    Due::No => return None,
+                    Due::Yes if self.has_ended => return None,
+                    Due::Yes => self.wait(PollFlags::IN),
+                }
             }
         }
     }

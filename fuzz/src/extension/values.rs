@@ -67,9 +67,7 @@ pub(super) enum Named {
 impl Named {
     /// The PASID, if there is to be one and it is one.
     pub(super) fn then(self, raw: u32) -> Option<GuestPasid> {
-        GuestPasid::new(raw)
-            .ok()
-            .filter(|_| self == Self::Yes)
+        GuestPasid::new(raw).ok().filter(|_| self == Self::Yes)
     }
 }
 
