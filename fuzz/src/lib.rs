@@ -11,6 +11,7 @@ mod calls;
 mod configuration;
 mod container;
 mod driver;
+mod extension;
 mod frames;
 mod iommufd;
 mod requests;
@@ -74,6 +75,14 @@ pub const ENTRIES: &[Entry] = &[
     Entry {
         name: "container_frames",
         run: container::container_frames,
+    },
+    Entry {
+        name: "extension_server",
+        run: extension::extension_server,
+    },
+    Entry {
+        name: "extension_client",
+        run: extension::extension_client,
     },
 ];
 

@@ -27,7 +27,7 @@ use palisade_vfio_user::{
     PeerHandle, TranslationCache,
     wire::{
         Capabilities, Command, Cut, Header, Kind, ReplyWanted, Version, cut,
-        pasid::{Invalidation, PasidCapability, PasidScope, Wanted, WantedPage},
+        pasid::{Invalidation, PasidCapability, PasidScope, Tag, Wanted, WantedPage},
         push_frame,
     },
 };
@@ -314,6 +314,30 @@ fn r78_a_vmm_that_does_not_answer_makes_its_device_wait_and_nobody_else() {
     for _ in 0..4 {
         assert_eq!(next(&mut stream).0.kind(), Some(Kind::Command));
     }
+    assert_eq!(ask(&mut stream, Command::DeviceReset, &[]), Ok(()));
+}
+
+#[test]
+fn what_no_prefix_could_say_is_not_asked() {
+    let (server, mut stream) = agreed();
+    let at = Iova::new(0x1000);
+    // Without a PASID there is no privileged mode, and no instruction is fetched.
+    for mode in [Access::PRIVILEGED, Access::EXECUTE] {
+        let tag = |access| Tag {
+            pasid: None,
+            access: access | mode,
+        };
+        let read = server.peer.read_tagged(tag(Access::READ), at, 8);
+        assert_eq!(read.map(|_| ()), Err(AskError::Senseless));
+        let written = server.peer.write_tagged(tag(Access::WRITE), at, &[1]);
+        assert_eq!(written.map(|_| ()), Err(AskError::Senseless));
+        let translated = server.peer.translate(Wanted {
+            tag: tag(Access::READ),
+            ..wanted()
+        });
+        assert_eq!(translated.map(|_| ()), Err(AskError::Senseless));
+    }
+    // Nothing of it has been sent before the answer to this.
     assert_eq!(ask(&mut stream, Command::DeviceReset, &[]), Ok(()));
 }
 

@@ -292,7 +292,10 @@ impl Link {
                 if command == Command::Version.raw() {
                     break;
                 }
-                if command == Command::ContainerRequest.raw() && !descriptors.is_empty() {
+                // Nobody asks for those of a refusal.
+                let is_done = frame.header.outcome().is_ok();
+                if is_done && command == Command::ContainerRequest.raw() && !descriptors.is_empty()
+                {
                     self.descriptors.insert(sequence, descriptors);
                 }
                 continue;

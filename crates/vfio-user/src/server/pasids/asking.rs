@@ -242,11 +242,9 @@ impl PeerHandle {
             (agreed, queue.max_data_bytes)
         };
         has_width(tag.pasid, agreed)?;
-        let modes = Access::PRIVILEGED | Access::EXECUTE;
-        let can_be_said = tag.pasid.is_some() || !tag.access.intersects(modes);
         let count = len_bytes as u64;
         let last = count.checked_sub(1).and_then(|more| at.checked_add(more));
-        if !fits || !can_be_said || len_bytes > limit || last.is_none() {
+        if !fits || !tag.makes_sense() || len_bytes > limit || last.is_none() {
             return Err(AskError::Senseless);
         }
         Ok(tag.at(at, count))

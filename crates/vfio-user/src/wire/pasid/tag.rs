@@ -56,10 +56,19 @@ impl Tag {
             .and_then(Access::from_bits)
             .ok_or(Errno::INVAL)?;
         let pasid = pasid_from_raw(has_pasid.then_some(pasid), pasid, width)?;
-        if pasid.is_none() && access.intersects(Access::PRIVILEGED | Access::EXECUTE) {
-            return Err(Errno::INVAL);
+        let tag = Self { pasid, access };
+        if tag.makes_sense() {
+            Ok(tag)
+        } else {
+            Err(Errno::INVAL)
         }
-        Ok(Self { pasid, access })
+    }
+
+    /// Whether a prefix could say it: what is of privileged mode or fetches instructions has a PASID.
+    #[must_use]
+    pub const fn makes_sense(&self) -> bool {
+        let modes = Access::PRIVILEGED.union(Access::EXECUTE);
+        self.pasid.is_some() || !self.access.intersects(modes)
     }
 
     /// The two numbers: the PASID and the access.

@@ -91,12 +91,12 @@ impl Wanted {
         Ok(wanted)
     }
 
-    /// Whether the range is one, and the number of ranges within bounds.
+    /// Whether the tag can be said, the range is one, and the number of ranges is within bounds.
     #[must_use]
     pub fn makes_sense(&self) -> bool {
         let last = self.len_bytes.checked_sub(1);
         let last = last.and_then(|more| self.at.checked_add(more));
-        last.is_some() && (1..=MAX_RANGES).contains(&self.max_ranges)
+        self.tag.makes_sense() && last.is_some() && (1..=MAX_RANGES).contains(&self.max_ranges)
     }
 
     /// The message.
