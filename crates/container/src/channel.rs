@@ -26,7 +26,7 @@ impl Socket {
 
     fn is_any(&self, of: PollFlags) -> bool {
         let mut fds = [PollFd::new(&self.0, of)];
-        matches!(poll(&mut fds, Some(&AT_ONCE)), Ok(_) if fds[0].revents().intersects(of))
+        poll(&mut fds, Some(&AT_ONCE)).is_ok() && fds[0].revents().intersects(of)
     }
 }
 
