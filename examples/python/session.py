@@ -1,7 +1,7 @@
 """A VMM with an IOMMU of its own, at `palisade serve`: python3 session.py FORM CONTAINER FUNCTION
 
 FORM is the version of the requests, 1 or 7; CONTAINER and FUNCTION are sockets of one tenant, which has a slice with a
-queue of its own. Prints what comes of each step.
+queue of its own. Prints what comes of each step. What an iommufd does there is in iommufd_session.py.
 """
 
 import errno
@@ -10,7 +10,6 @@ import sys
 import time
 
 import palisade_container as api
-import palisade_iommufd as iommufd
 from accelerator import Slice
 from fault_ring import FaultRing
 from guest import Guest
@@ -82,7 +81,6 @@ def main():
         print(f"function {place >> 8:02x}:{place >> 3 & 31:02x}.{place & 7}, state {state}")
     print("attaching it:", refused(container.attach, place))
     print("detaching it:", refused(container.detach, place))
-    print("having it as a device:", refused(iommufd.Iommufd(path).bind, place))
     print("capability", struct.unpack_from("<H", container.capability())[0])
 
     ring = FaultRing(container)

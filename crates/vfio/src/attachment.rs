@@ -71,6 +71,7 @@ impl Container {
             claim,
             default,
             bound: BTreeMap::new(),
+            is_leased: false,
         };
         inner.state().functions.insert(guest_bdf, attached);
         if sharing == Sharing::Exclusive {
@@ -105,7 +106,7 @@ impl Inner {
         }
     }
 
-    fn is_attached(&self, endpoint: &Endpoint) -> bool {
+    pub(crate) fn is_attached(&self, endpoint: &Endpoint) -> bool {
         let state = self.state();
         let attached = state.functions.get(&endpoint.guest_bdf);
         attached.is_some_and(|one| one.endpoint.user == endpoint.user)

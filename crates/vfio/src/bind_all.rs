@@ -22,7 +22,7 @@ enum Step {
 }
 
 impl Container {
-    /// Binds requests of every function that is attached to one address space, or of none. Where
+    /// Binds requests of every function that is attached, and free of a lease, to one address space, or of none. Where
     /// something was bound under the key, the new space replaces it, as in [`Container::bind`]. A
     /// function that is attached later is not bound by this.
     ///
@@ -65,7 +65,7 @@ impl Inner {
         wanted: Wanted,
         meanwhile: impl FnMut(&Endpoint),
     ) -> Result<(), VfioError> {
-        let endpoints = self.endpoints();
+        let endpoints = self.free_endpoints();
         if endpoints.is_empty() {
             return Err(VfioError::NoFunction);
         }

@@ -151,6 +151,13 @@ impl Inner {
         self.bind(endpoint, SpaceKey::WithoutPasid, Terms::UNTRANSLATED)
     }
 
+    /// The same again, for a function that is free of who decided what it reaches.
+    pub(crate) fn pass_through_again(&self, endpoint: &Endpoint) {
+        if let Err(error) = self.bind_pass_through(endpoint) {
+            tracing::error!(guest_bdf = %endpoint.guest_bdf, %error, "a function stays unbound");
+        }
+    }
+
     pub(crate) fn bind(
         &self,
         endpoint: &Endpoint,

@@ -49,6 +49,8 @@ pub(crate) struct Attached {
     /// On the PASID that serves the requests without one.
     pub(crate) default: Hold,
     pub(crate) bound: BTreeMap<SpaceKey, Bound>,
+    /// Whether a [`Lease`](crate::lease::Lease) decides what is bound.
+    pub(crate) is_leased: bool,
 }
 
 /// What of an attached function does not change.
@@ -166,9 +168,7 @@ impl Container {
             inner.give_back(pasid);
         }
         for endpoint in &endpoints {
-            if let Err(error) = inner.bind_pass_through(endpoint) {
-                tracing::error!(guest_bdf = %endpoint.guest_bdf, %error, "a function stays unbound");
-            }
+            inner.pass_through_again(endpoint);
         }
     }
 }
@@ -202,6 +202,13 @@ impl Inner {
         let state = self.state();
         let attached = state.functions.values();
         attached.map(|one| Arc::clone(&one.endpoint)).collect()
+    }
+
+    /// Those that no lease is of.
+    pub(crate) fn free_endpoints(&self) -> Vec<Arc<Endpoint>> {
+        let state = self.state();
+        let free = state.functions.values().filter(|one| !one.is_leased);
+        free.map(|one| Arc::clone(&one.endpoint)).collect()
     }
 
     /// Frees a PASID of this container, of which the set may know already.

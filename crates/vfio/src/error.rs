@@ -20,6 +20,14 @@ pub enum VfioError {
         /// The place in the guest.
         bdf: Bdf,
     },
+    /// Somebody decides what the function there reaches, or would.
+    #[error(
+        "the function at guest {bdf} is in use: end its bind, or unbind its PASIDs, where that was done"
+    )]
+    InUse {
+        /// The place in the guest.
+        bdf: Bdf,
+    },
     /// A number that no PASID can have under this name.
     #[error(
         "guest PASID {guest} cannot be bound: requests without a PASID have a key of their own"
@@ -76,6 +84,7 @@ pub enum VfioError {
 
 const ENOENT: i32 = 2;
 const EFAULT: i32 = 14;
+const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
@@ -88,6 +97,7 @@ impl VfioError {
         match self {
             Self::NotAttached { .. } | Self::NoFunction => ENODEV,
             Self::AlreadyAttached { .. } => EEXIST,
+            Self::InUse { .. } => EBUSY,
             Self::InvalidPasid { .. } | Self::BoundUnderAnotherName { .. } => EINVAL,
             Self::NotAllocated { .. } | Self::NotBound { .. } | Self::NotBoundAnywhere { .. } => {
                 ENOENT

@@ -27,6 +27,7 @@ mod error;
 mod fault_record;
 mod fault_ring;
 mod key;
+mod lease;
 mod naming;
 mod outlet;
 mod pasids;

@@ -210,12 +210,14 @@ pub(crate) fn told(request: IommufdRequest) -> Told {
             ],
         },
         IommufdRequest::FunctionList => Told {
-            says: "As in the other forms. Those that are offered may be bound.",
+            says: "As in the other forms. All of them may be bound.",
             ..NOTHING
         },
         IommufdRequest::DeviceBind => Told {
-            says: "Binds a device to the iommufd. It takes one PASID of the quota, and reaches nothing until it is attached. EINVAL where it is \
-                   bound already, ENODEV where none is offered at the place.",
+            says: "Binds a device to the iommufd. It reaches nothing until it is attached. One that is offered takes one PASID of \
+                   the quota; one that the host attached is the iommufd's until it is closed, or until the host takes it away, and \
+                   what the proposals bind on every function passes it over. EINVAL where it is bound already, EBUSY where \
+                   another connection has it or has one of its PASIDs bound, ENODEV where there is none at the place.",
             layouts: &[("BindIommufd", BindIommufd::FIELDS)],
             ..NOTHING
         },

@@ -152,9 +152,12 @@ connection, others find theirs closed. The host attaches the tenant's functions 
 its vfio-user socket, at its `guest_bdf`. They reach the memory that the VMM tells of there, by DMA_MAP. So
 
 - a VMM connects to a function before it asks for PASIDs, and binds once more what a function that comes later is to have;
-- no function is offered: PALISADE_FUNCTION_ATTACH, PALISADE_FUNCTION_DETACH and VFIO_DEVICE_BIND_IOMMUFD are ENODEV,
-  and without a device an iommufd has memory, but no tables;
-- memory that is mapped over this socket is reached by nobody.
+- no function is offered: PALISADE_FUNCTION_ATTACH and PALISADE_FUNCTION_DETACH are ENODEV, and memory that is mapped by
+  VFIO_IOMMU_MAP_DMA is reached by nobody;
+- an iommufd has them as devices by VFIO_DEVICE_BIND_IOMMUFD. From then on they reach what is mapped into its spaces and
+  nothing else, and the VMM need not tell of memory by DMA_MAP. When the device is closed, they reach that again. A device
+  ends with the connection to its function: then it can only be closed, and the function that is there after another
+  connection is bound anew.
 
 Functions are offered by programs that embed the server.
 ";

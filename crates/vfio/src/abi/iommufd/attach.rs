@@ -132,8 +132,11 @@ fn join(
     if before == Some(table_id) {
         return Ok(());
     }
-    check(objects, device, key, table)?;
     let place = device.place;
+    if !device.right.holds() {
+        return Err(AbiError::NoFunction(place).into());
+    }
+    check(objects, device, key, table)?;
     let asker = Asker { place, key };
     let queue = table.faults.as_ref().map(|(_, queue)| queue);
     let route = queue.map(|queue| Route {
@@ -210,7 +213,10 @@ fn leave(
     let Some(table) = device.tables.remove(&key) else {
         return Ok(());
     };
-    if let Err(error) = session.container().unbind(place, key) {
+    // What is at the place after the device went is none of its.
+    if device.right.holds()
+        && let Err(error) = session.container().unbind(place, key)
+    {
         tracing::debug!(%error, "what was attached was unbound already");
     }
     let asker = Asker { place, key };

@@ -6,7 +6,7 @@ use palisade_memory::GuestMemory;
 use palisade_units::Bdf;
 
 use super::layout::BindIommufd;
-use super::objects::{Device, Object};
+use super::objects::{Device, Object, Right};
 use super::{Iommufd, IommufdError, attach, virtual_unit};
 use crate::SpaceKey;
 use crate::abi::argument::Argument;
@@ -25,21 +25,28 @@ pub(super) fn bind(session: &Iommufd, place: Bdf, argument: &[u8]) -> Result<Ans
     if objects.device_at(place).is_some() {
         return Err(IommufdError::Value("the device is bound already"));
     }
-    let mut offered = session.vmm().offered.iter();
-    let offer = offered.find(|offer| offer.guest_bdf == place);
-    let offer = offer.ok_or(AbiError::NoFunction(place))?;
-    // Until it is attached, and under what it is not attached for, there is no memory.
-    let nothing = GuestMemory::new();
-    let container = session.container();
-    let attachment = container.attach(place, offer.function.clone(), offer.sharing, nothing)?;
-    container.unbind(place, SpaceKey::WithoutPasid)?;
+    let right = take(session, place)?;
     let id = objects.add(Object::Device(Device {
         place,
-        attachment,
+        right,
         tables: BTreeMap::new(),
     }))?;
     request.out_devid = id.get().into();
     Ok(Answer::written(&request))
+}
+
+/// A device that is offered, or one that the host has attached. Until the client attaches it, and under what it is
+/// not attached for, there is no memory.
+fn take(session: &Iommufd, place: Bdf) -> Result<Right, IommufdError> {
+    let container = session.container();
+    let mut offered = session.vmm().offered.iter();
+    let Some(offer) = offered.find(|offer| offer.guest_bdf == place) else {
+        return Ok(Right::Leased(container.lease(place)?));
+    };
+    let nothing = GuestMemory::new();
+    let attachment = container.attach(place, offer.function.clone(), offer.sharing, nothing)?;
+    container.unbind(place, SpaceKey::WithoutPasid)?;
+    Ok(Right::Own(attachment))
 }
 
 /// As closing a device file does: what the device is attached to is detached first, and its virtual device goes.

@@ -11,6 +11,7 @@ use palisade_units::Bdf;
 use super::IommufdError;
 use super::events::EventQueue;
 use super::fault_queue::FaultQueue;
+use crate::lease::Lease;
 use crate::{Attachment, SpaceKey, Terms};
 
 /// How many objects a client may have.
@@ -107,10 +108,36 @@ impl Table {
     }
 }
 
+/// By what right a device is the client's.
+pub(super) enum Right {
+    /// The client attached it.
+    Own(Attachment),
+    /// The host attached it, and takes it away when it likes.
+    Leased(Lease),
+}
+
+impl Right {
+    /// Whether the device is there still.
+    pub(super) fn holds(&self) -> bool {
+        match self {
+            Self::Own(_) => true,
+            Self::Leased(lease) => lease.is_attached(),
+        }
+    }
+
+    /// Makes the device forget every translation, for who has removed memory.
+    pub(super) fn forget(&self) {
+        match self {
+            Self::Own(attachment) => attachment.forget(),
+            Self::Leased(lease) => lease.forget(),
+        }
+    }
+}
+
 /// A device that is bound.
 pub(super) struct Device {
     pub(super) place: Bdf,
-    pub(super) attachment: Attachment,
+    pub(super) right: Right,
     /// The tables that it is attached to.
     pub(super) tables: BTreeMap<SpaceKey, ObjectId>,
 }

@@ -106,7 +106,7 @@ pub(super) fn unmap(session: &Iommufd, message: Message<'_>) -> Result<Answer, I
         memory.unmap(Gpa::new(at), len_bytes)?;
     }
     for (_, device) in objects.devices() {
-        device.attachment.forget();
+        device.right.forget();
     }
     Ok(message.written(&request))
 }

@@ -2,6 +2,7 @@
 
 mod attaching;
 mod invalidating;
+mod leasing;
 mod objects;
 mod queues;
 mod shape;
