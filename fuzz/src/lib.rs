@@ -4,7 +4,8 @@
 //! The fuzzer's targets (`targets/`) call these, and so does the test that replays the corpora with the stable
 //! toolchain. What an entry checks besides that nothing panics or hangs: no tenant has more PASIDs than its quota,
 //! the platform has entries of PASIDs alone that their tenants own, no device was given a foreign PASID, and
-//! another tenant's memory is as it was.
+//! another tenant's memory is as it was. Of the extension for PASIDs it checks that every message comes to what it has
+//! to come to.
 
 mod accelerator;
 mod calls;
