@@ -530,6 +530,24 @@ fn r78_a_server_that_asks_and_does_not_read_is_left() {
     server.join().unwrap();
 }
 
+/// What is refused is answered, too, with or without the extension.
+#[test]
+fn r78_a_server_that_asks_for_what_is_refused_and_does_not_read_is_left() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let server = thread::spawn(move || {
+        let (asked, _) = next(&mut theirs);
+        let text = Capabilities::own(8).text();
+        answer(&mut theirs, &asked, &[&[0; 4], &text[..]].concat());
+        let questions = message(Command::PasidTranslate, &[]).repeat(1000);
+        while theirs.write_all(&questions).is_ok() {}
+    });
+    let mut client = Client::from_stream(ours).unwrap();
+    let end = (0..100_000).find_map(|_| client.poll_messages(|_| {}).err());
+    assert!(matches!(end, Some(ClientError::TooManyMessages)), "{end:?}");
+    drop(client);
+    server.join().unwrap();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

@@ -20,8 +20,8 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::{ClientError, beside::Beside, pasids::Answering};
 use crate::wire::{
-    Command, Cut, DmaAccess, Frame, Header, Kind, MAX_DESCRIPTORS, MAX_FRAME_BYTES, ReplyWanted,
-    cut, pasid::PageResponse, push_frame,
+    Command, Cut, DmaAccess, Frame, HEADER_BYTES, Header, Kind, MAX_DESCRIPTORS, MAX_FRAME_BYTES,
+    ReplyWanted, cut, pasid::PageResponse, push_frame,
 };
 
 const BUFFER_BYTES: usize = 128 << 10;
@@ -32,6 +32,8 @@ const SEND_BYTES: usize = 32 << 10;
 const MAX_OUTSTANDING: usize = 16 << 10;
 /// Writes of the server that wait for being taken.
 const MAX_MESSAGES: usize = 16 << 10;
+/// The answer to a write into memory, and more than a refusal.
+const SHORT_ANSWER_BYTES: usize = HEADER_BYTES + size_of::<DmaAccess>();
 /// How long to look for an answer before sleeping: below what waking up on another core costs.
 const LOOK: Duration = Duration::from_micros(40);
 
@@ -314,14 +316,16 @@ impl Link {
         self.check_unsent()
     }
 
-    /// A server that asks for more than was agreed and does not read the answers is not to fill the memory.
+    /// A server that asks for more than was agreed, or for what is refused without end, and does not read the answers is not
+    /// to fill the memory.
     fn check_unsent(&self) -> Result<(), ClientError> {
-        let Some(answering) = &self.answering else {
-            return Ok(());
-        };
-        let commands = usize::from(answering.agreed.max_commands);
-        let limit = 2 * SEND_BYTES + (commands + 2) * MAX_FRAME_BYTES;
-        if self.out.len() - self.sent > limit {
+        let commands = self
+            .answering
+            .as_ref()
+            .map_or(0, |one| one.agreed.max_commands);
+        let long = (usize::from(commands) + 2) * MAX_FRAME_BYTES;
+        let short = MAX_MESSAGES * SHORT_ANSWER_BYTES;
+        if self.out.len() - self.sent > 2 * SEND_BYTES + long + short {
             return Err(ClientError::TooManyMessages);
         }
         Ok(())
