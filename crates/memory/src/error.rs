@@ -67,6 +67,16 @@ pub enum MapError {
         /// The limit.
         bytes: u64,
     },
+    /// The spaces that share a [`Budget`](crate::Budget) have as much as they may have together.
+    #[error(
+        "the spaces of this client may have {regions} regions of {bytes:#x} bytes together: unmap some"
+    )]
+    BudgetSpent {
+        /// The limit of regions.
+        regions: usize,
+        /// The limit of bytes.
+        bytes: u64,
+    },
     /// The host's kernel refused.
     #[error("the host could not map it: {0}")]
     Host(Errno),
@@ -85,7 +95,9 @@ impl MapError {
             Self::NotFound { .. } => Errno::NOENT,
             Self::NotMappable => Errno::NODEV,
             Self::NotReadable | Self::NotWritable => Errno::ACCESS,
-            Self::TooManyRegions { .. } | Self::TooLarge { .. } => Errno::NOSPC,
+            Self::TooManyRegions { .. } | Self::TooLarge { .. } | Self::BudgetSpent { .. } => {
+                Errno::NOSPC
+            }
             Self::Host(errno) => errno,
         }
     }

@@ -1,8 +1,10 @@
+use crate::budget::{Budget, Charge};
 use crate::dirty::{DirtyError, DirtyLog, DirtyRange};
 use crate::region::Region;
 use crate::{Backing, HostSlice, MapError, MemoryError, Protection, Snapshot, barrier};
 use arc_swap::ArcSwap;
 use palisade_units::Gpa;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,11 +51,15 @@ struct Space {
     /// accesses to end, and does not wait for snapshots.
     epoch: ArcSwap<Epoch>,
     generation: AtomicU64,
-    /// Held over each change.
-    changes: Mutex<()>,
+    /// Held over each change. What is charged for each region, by where that starts.
+    changes: Mutex<Charges>,
     limits: Limits,
+    /// What is shared with other spaces.
+    budget: Option<Budget>,
     dirty: Arc<DirtyLog>,
 }
+
+type Charges = BTreeMap<Gpa, Charge>;
 
 #[derive(Default)]
 struct Epoch {
@@ -70,12 +76,23 @@ impl GuestMemory {
     /// A space without memory, under limits of its own.
     #[must_use]
     pub fn with_limits(limits: Limits) -> Self {
+        Self::made(limits, None)
+    }
+
+    /// The same, whose regions count against a budget that it shares with other spaces, too.
+    #[must_use]
+    pub fn within(limits: Limits, budget: &Budget) -> Self {
+        Self::made(limits, Some(budget.clone()))
+    }
+
+    fn made(limits: Limits, budget: Option<Budget>) -> Self {
         Self {
             space: Arc::new(Space {
                 epoch: ArcSwap::default(),
                 generation: AtomicU64::new(0),
-                changes: Mutex::new(()),
+                changes: Mutex::default(),
                 limits,
+                budget,
                 dirty: Arc::default(),
             }),
         }
@@ -99,7 +116,7 @@ impl GuestMemory {
         backing: Backing,
         protection: Protection,
     ) -> Result<(), MapError> {
-        let changes = self.begin_change();
+        let mut changes = self.begin_change();
         let now = self.snapshot();
         now.check_free(at, len_bytes)?;
         let Limits { regions, bytes } = self.space.limits;
@@ -109,12 +126,15 @@ impl GuestMemory {
         if len_bytes > bytes.saturating_sub(now.len_bytes()) {
             return Err(MapError::TooLarge { bytes });
         }
+        let budget = self.space.budget.as_ref();
+        let charge = budget.map(|budget| budget.charge(len_bytes)).transpose()?;
         let log = Arc::clone(&self.space.dirty);
         let region = Region::map(at, len_bytes, &backing, protection, log)?;
         if self.space.dirty.is_on() {
             region.begin_log();
         }
         self.publish(&changes, now.with(region));
+        changes.extend(charge.map(|charge| (at, charge)));
         Ok(())
     }
 
@@ -126,16 +146,18 @@ impl GuestMemory {
     /// [`MapError::NotFound`] when the range has a hole or cuts a region, and [`MapError::Empty`],
     /// [`MapError::Misaligned`] or [`MapError::Overflow`].
     pub fn unmap(&self, at: Gpa, len_bytes: u64) -> Result<(), MapError> {
-        let changes = self.begin_change();
+        let mut changes = self.begin_change();
         let left = self.snapshot().without(at, len_bytes)?;
         self.publish(&changes, left);
+        changes.retain(|start, _| *start < at || start.get() - at.get() >= len_bytes);
         Ok(())
     }
 
     /// Removes every region, with the same effect as [`GuestMemory::unmap`].
     pub fn unmap_all(&self) {
-        let changes = self.begin_change();
+        let mut changes = self.begin_change();
         self.publish(&changes, Snapshot::default());
+        changes.clear();
     }
 
     /// Starts to log which pages are written by way of this space: by its own accesses, by slices, and by what
@@ -174,7 +196,7 @@ impl GuestMemory {
         self.space.dirty.take(range)
     }
 
-    fn begin_change(&self) -> MutexGuard<'_, ()> {
+    fn begin_change(&self) -> MutexGuard<'_, Charges> {
         // The lock guards no data that a panic could leave half changed.
         self.space
             .changes
@@ -183,7 +205,7 @@ impl GuestMemory {
     }
 
     /// Makes `snapshot` the current one and waits for accesses by the one before.
-    fn publish(&self, _changes: &MutexGuard<'_, ()>, snapshot: Snapshot) {
+    fn publish(&self, _changes: &MutexGuard<'_, Charges>, snapshot: Snapshot) {
         let next = Epoch {
             snapshot: Arc::new(snapshot),
         };

@@ -16,10 +16,11 @@
 //! must leave `SIGBUS` unblocked, or the kernel kills the process all the same.
 //!
 //! This is the one room with unsafe code. It knows no IOMMU, no protocol and no permissions but a
-//! region's own; it does not count what a tenant may map beyond [`Limits`], and it does not order two
+//! region's own; it does not count what a tenant may map beyond [`Limits`] of a space and a [`Budget`] of several, and it does not order two
 //! accesses except as the atomic ones say. Numbers are little-endian, as guests of this platform are.
 
 pub mod barrier;
+mod budget;
 mod copy;
 mod device_window;
 mod dirty;
@@ -36,6 +37,7 @@ mod span;
 mod tests;
 mod vanish;
 
+pub use budget::Budget;
 pub use device_window::DeviceWindow;
 pub use dirty::{DirtyError, DirtyRange};
 pub use error::{MapError, MemoryError};

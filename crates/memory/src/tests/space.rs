@@ -1,7 +1,7 @@
 //! Spaces: what may be mapped, what an access reaches, and what is left after an unmap.
 
 use super::{PAGE, map, ram};
-use crate::{Backing, Errno, GuestMemory, Limits, MapError, MemoryError, Protection};
+use crate::{Backing, Budget, Errno, GuestMemory, Limits, MapError, MemoryError, Protection};
 use palisade_units::Gpa;
 use rustix::fs::{MemfdFlags, Mode, OFlags, ftruncate, memfd_create, open};
 use std::os::fd::OwnedFd;
@@ -320,4 +320,35 @@ fn atomics_are_aligned_and_do_what_they_say() {
     assert_eq!(memory.store_u32(at, 0), Err(MemoryError::Misaligned { at }));
     let at = Gpa::new(PAGE);
     assert_eq!(memory.load_u64(at), Err(MemoryError::Unmapped { at }));
+}
+
+#[test]
+fn spaces_that_share_a_budget_have_it_once() {
+    let limits = Limits {
+        regions: 3,
+        bytes: 8 * PAGE,
+    };
+    let budget = Budget::new(limits);
+    let [one, two] = [(); 2].map(|()| GuestMemory::within(limits, &budget));
+    map(&one, 0, 3).unwrap();
+    map(&two, 0, 3).unwrap();
+    let spent = MapError::BudgetSpent {
+        regions: 3,
+        bytes: 8 * PAGE,
+    };
+    assert_eq!(map(&two, 8 * PAGE, 3).unwrap_err(), spent);
+    assert_eq!(spent.errno(), Errno::NOSPC);
+    map(&one, 8 * PAGE, 1).unwrap();
+    assert_eq!(map(&two, 8 * PAGE, 1).unwrap_err(), spent);
+    // What could not be mapped is not charged, and neither is what was unmapped, who else may keep it.
+    let kept = [one.snapshot(), two.snapshot()];
+    one.unmap(Gpa::new(8 * PAGE), PAGE).unwrap();
+    assert_eq!(map(&two, 1, 1).unwrap_err().errno(), Errno::INVAL);
+    map(&two, 8 * PAGE, 1).unwrap();
+    two.unmap_all();
+    map(&two, 0, 5).unwrap();
+    assert_eq!(map(&two, 8 * PAGE, 1).unwrap_err(), spent);
+    drop(one);
+    map(&two, 8 * PAGE, 3).unwrap();
+    drop(kept);
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use palisade_iommu::{FunctionHandle, Sharing, Sink};
-use palisade_memory::{GuestMemory, Limits};
+use palisade_memory::{Budget, GuestMemory, Limits};
 use palisade_units::Bdf;
 
 use super::iommufd::Iommufd;
@@ -39,7 +39,7 @@ pub struct Offers {
     pub functions: Vec<Offer>,
     /// Who is told of faults.
     pub faults: FaultDelivery,
-    /// How much memory it may map.
+    /// How much memory it may map; and as much once more into the spaces of its iommufds, all of them together.
     pub memory: Limits,
 }
 
@@ -61,6 +61,8 @@ pub(super) struct Inner {
     pub(super) memory: GuestMemory,
     /// How much each space of an iommufd may map.
     pub(super) limits: Limits,
+    /// How much all of them may, on all connections.
+    pub(super) spaces: Budget,
     /// Those functions.
     attached: Mutex<BTreeMap<Bdf, Arc<Attachment>>>,
     /// Whoever of its connections is told of faults: one at a time.
@@ -93,6 +95,7 @@ impl Vmm {
                 faults: offers.faults,
                 memory: GuestMemory::with_limits(offers.memory),
                 limits: offers.memory,
+                spaces: Budget::new(offers.memory),
                 attached: Mutex::default(),
                 told: Mutex::default(),
                 sessions: Mutex::default(),

@@ -18,7 +18,8 @@ use crate::abi::Answer;
 pub(super) fn alloc(session: &Iommufd, message: Message<'_>) -> Result<Answer, IommufdError> {
     let mut request: IoasAlloc = message.read()?;
     known_flags(request.flags.get(), 0)?;
-    let memory = GuestMemory::with_limits(session.vmm().limits);
+    let vmm = session.vmm();
+    let memory = GuestMemory::within(vmm.limits, &vmm.spaces);
     let id = session.objects().add(Object::Space(memory))?;
     request.out_ioas_id = id.get().into();
     Ok(message.written(&request))

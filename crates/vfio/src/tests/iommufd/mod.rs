@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use palisade_ioasid::Errno;
 use palisade_iommu::{FunctionHandle, QueueFull, Sharing, Space};
+use palisade_memory::Limits;
 use palisade_units::Bdf;
 
 use super::abi::UNIT;
@@ -105,8 +106,39 @@ impl Rig {
 
     fn with(sharing: Sharing, faults: FaultDelivery) -> Self {
         let host_side = Host::new();
-        let alice = host_side.tenant(1);
         let parents = [4, 5].map(|n| host_side.parent(n));
+        Self::of(host_side, parents, (sharing, faults), Limits::DEFAULT)
+    }
+
+    /// Two slices of one parent.
+    fn of_one_parent() -> Self {
+        let host_side = Host::new();
+        let parent = host_side.parent(4);
+        let faults = FaultDelivery::ByRing(Arc::new(Sockets));
+        let parents = [parent.clone(), parent];
+        Self::of(
+            host_side,
+            parents,
+            (Sharing::Mediated, faults),
+            Limits::DEFAULT,
+        )
+    }
+
+    /// A VMM that may map so much.
+    fn limited_to(limits: Limits) -> Self {
+        let host_side = Host::new();
+        let parents = [4, 5].map(|n| host_side.parent(n));
+        let how = (Sharing::Mediated, FaultDelivery::Elsewhere);
+        Self::of(host_side, parents, how, limits)
+    }
+
+    fn of(
+        host_side: Host,
+        parents: [FunctionHandle; 2],
+        (sharing, faults): (Sharing, FaultDelivery),
+        memory: Limits,
+    ) -> Self {
+        let alice = host_side.tenant(1);
         let offer = |(guest_bdf, parent): (Bdf, &FunctionHandle)| Offer {
             guest_bdf,
             function: parent.clone(),
@@ -120,7 +152,7 @@ impl Rig {
                 .map(offer)
                 .collect(),
             faults,
-            ..Offers::default()
+            memory,
         };
         let vmm = Vmm::with(alice.container.clone(), offers);
         Self {

@@ -1,5 +1,7 @@
 //! Spaces, tables and devices: what they are made of, and what keeps them.
 
+use palisade_memory::Limits;
+
 use super::*;
 
 #[test]
@@ -201,4 +203,51 @@ fn r78_objects_are_bounded() {
     let tables = std::iter::repeat_with(|| rig.table(0, device, 2)).take_while(Result::is_ok);
     assert_eq!(tables.count(), 4096 - 16);
     assert_eq!(rig.table(0, device, 2), Err(ENOMEM));
+}
+
+/// Mappings are finite and all tenants share them: neither more spaces nor more connections give a VMM more.
+#[test]
+fn r78_what_the_spaces_of_a_vmm_map_is_bounded_together() {
+    let rig = Rig::limited_to(Limits {
+        regions: 3,
+        bytes: 8 << 12,
+    });
+    let [one, two] = [(); 2].map(|()| rig.space().unwrap());
+    rig.map_file(one, 7, 0, 0x1000).unwrap();
+    rig.map_file(one, 7, 0x1000, 0x1000).unwrap();
+    rig.map_file(two, 7, 0, 0x1000).unwrap();
+    assert_eq!(rig.map_file(two, 7, 0x1000, 0x1000), Err(ENOSPC));
+    let mut rig = rig;
+    let other = rig.vmm.connect_iommufd();
+    let first = std::mem::replace(&mut rig.fd, other);
+    let three = rig.space().unwrap();
+    assert_eq!(rig.map_file(three, 7, 0, 0x1000), Err(ENOSPC));
+    // What is unmapped, destroyed or gone with its connection can be had again; bytes count as regions do.
+    let other = std::mem::replace(&mut rig.fd, first);
+    rig.unmap(one, 0x1000, 0x1000).unwrap();
+    assert_eq!(rig.map_file(two, 7, 0x1000, 0x7000), Err(ENOSPC));
+    rig.map_file(two, 7, 0x1000, 0x6000).unwrap();
+    rig.destroy(two).unwrap();
+    rig.map_file(one, 7, 0x1000, 0x7000).unwrap();
+    drop(std::mem::replace(&mut rig.fd, other));
+    rig.map_file(three, 7, 0, 0x8000).unwrap();
+}
+
+/// What devices remember of memory that was unmapped does not keep a VMM from mapping it again.
+#[test]
+fn r44_r78_what_is_unmapped_can_be_mapped_again_at_once() {
+    let rig = Rig::limited_to(Limits {
+        regions: 1,
+        bytes: RAM_BYTES,
+    });
+    rig.bind(PLACE).unwrap();
+    let space = rig.guest_space();
+    rig.attach(PLACE, space).unwrap();
+    let hold = rig.alice.container.default_hold(PLACE).unwrap();
+    let mut port = rig.parents[0].port();
+    for _ in 0..3 {
+        read(&mut port, holding(&hold), 0x1000).unwrap();
+        rig.unmap(space, 0, RAM_BYTES).unwrap();
+        rig.map_file(space, 7, 0, RAM_BYTES).unwrap();
+    }
 }
