@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use palisade_ioasid::{BindMark, Errno, Hold, IoasidError, PasidRange};
-use palisade_iommu::{Binding, Cached, GroupIndex, IommuError, PageResponse, Scope, Sharing, Sink};
+use palisade_iommu::{
+    Binding, Cached, GroupIndex, IommuError, PageResponse, Scope, Sharing, Sink, TagName,
+};
 use palisade_memory::GuestMemory;
 use palisade_units::{Bdf, GuestPasid, PasidTag};
 
@@ -43,15 +45,19 @@ impl Container {
     /// the PASID bound to another space on the same parent, EOPNOTSUPP for a space or a PASID that
     /// the function does not support. After an error, what was bound before still is.
     pub fn bind(&self, guest_bdf: Bdf, key: SpaceKey, terms: Terms) -> Result<(), VfioError> {
-        let endpoint = self.inner.endpoint(guest_bdf)?;
-        self.bind_over(guest_bdf, key, terms, &endpoint.memory)
+        let inner = &self.inner;
+        let _operation = inner.operation();
+        let endpoint = inner.endpoint(guest_bdf)?;
+        key.check()?;
+        inner.bind_anew(&endpoint, key, terms, &endpoint.memory)
     }
 
     /// [`Container::bind`] to a space that stands in, and ends in, this memory instead of what the function was
     /// attached with. Who removes some of it makes the function forget by [`Container::invalidate`].
     ///
     /// # Errors
-    /// Those of [`Container::bind`].
+    /// Those of [`Container::bind`], and EBUSY where another function of the tenant on the same parent has the PASID
+    /// bound over other memory: they share the entry, which is over one.
     pub fn bind_over(
         &self,
         guest_bdf: Bdf,
@@ -63,13 +69,8 @@ impl Container {
         let inner = &self.inner;
         let _operation = inner.operation();
         let endpoint = inner.endpoint(guest_bdf)?;
-        let is_bound = inner
-            .bound(guest_bdf, key)
-            .is_some_and(|old| old.is_to(&terms, memory));
-        if is_bound {
-            return Ok(());
-        }
-        inner.bind_over(&endpoint, key, terms, memory)
+        inner.check_shared_memory(&endpoint, key, memory)?;
+        inner.bind_anew(&endpoint, key, terms, memory)
     }
 
     /// Unbinds requests of a guest's function. Nothing uses the space any more when this returns, and
@@ -157,6 +158,49 @@ impl Inner {
         terms: Terms,
     ) -> Result<(), VfioError> {
         self.bind_over(endpoint, key, terms, &endpoint.memory)
+    }
+
+    /// Refuses to share an entry with a function that has it over other memory. Functions whose connections each bring
+    /// the same guest's memory are not asked.
+    fn check_shared_memory(
+        &self,
+        endpoint: &Endpoint,
+        key: SpaceKey,
+        memory: &GuestMemory,
+    ) -> Result<(), VfioError> {
+        if key == SpaceKey::WithoutPasid {
+            // Each function has a PASID of its own for these.
+            return Ok(());
+        }
+        let (bdf, state) = (endpoint.function.bdf(), self.state());
+        let on_parent = state.functions.values().filter(|other| {
+            let other = &other.endpoint;
+            other.user != endpoint.user && other.function.bdf() == bdf
+        });
+        let mut sharing = on_parent.filter_map(|other| other.bound.get(&key));
+        match sharing.find(|bound| !bound.memory.is_same_space(memory)) {
+            None => Ok(()),
+            Some(bound) => {
+                let tag = TagName(endpoint.tag(key, bound.hold()));
+                let holder = self.set.tenant();
+                Err(IommuError::EntryBusy { bdf, tag, holder }.into())
+            }
+        }
+    }
+
+    /// Binds, unless that would change nothing.
+    fn bind_anew(
+        &self,
+        endpoint: &Endpoint,
+        key: SpaceKey,
+        terms: Terms,
+        memory: &GuestMemory,
+    ) -> Result<(), VfioError> {
+        let bound = self.bound(endpoint.guest_bdf, key);
+        if bound.is_some_and(|old| old.is_to(&terms, memory)) {
+            return Ok(());
+        }
+        self.bind_over(endpoint, key, terms, memory)
     }
 
     fn bind_over(

@@ -191,3 +191,27 @@ fn r12_r75_what_is_beyond_the_quota_is_refused() {
     assert_eq!(refused, Some(ENOSPC));
     assert_eq!(rig.sees(attached, BUFFER), Some(0xa1));
 }
+
+/// Slices of one parent share the entry of a PASID, which ends in one memory: a device never reaches what was mapped
+/// into the space of another one's table.
+#[test]
+fn r8_r75_a_pasid_is_over_one_space_on_a_parent() {
+    let rig = Rig::of_one_parent();
+    let (device, parent, process) = rig.begin(0xa1);
+    rig.bind(OTHER).unwrap();
+    let empty = rig.space().unwrap();
+    let over_empty = rig.table(NEST_PARENT | PASID, device, empty).unwrap();
+    let hers = rig.nested(PASID, device, parent, process).unwrap();
+    let same_root = rig.nested(PASID, device, over_empty, process).unwrap();
+    let second_of_parent = rig.nested(PASID, device, parent, process).unwrap();
+    rig.attach_pasid(PLACE, 7, hers).unwrap();
+    assert_eq!(rig.attach_pasid(OTHER, 7, same_root), Err(EBUSY));
+    rig.attach_pasid(PLACE, 8, parent).unwrap();
+    assert_eq!(rig.attach_pasid(OTHER, 8, over_empty), Err(EBUSY));
+    // The same memory, and the same table in it.
+    rig.attach_pasid(OTHER, 7, second_of_parent).unwrap();
+    assert_eq!(rig.attach_pasid(PLACE, 7, same_root), Err(EBUSY));
+    rig.detach_pasid(OTHER, 7).unwrap();
+    rig.attach_pasid(PLACE, 7, same_root).unwrap();
+    assert_eq!(rig.sees(7, BUFFER), None);
+}
