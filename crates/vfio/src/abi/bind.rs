@@ -9,7 +9,7 @@ use super::layout::{
     VTD_EMTE, VTD_PCD, VTD_PWT, VTD_SRE,
 };
 use super::pasid::pasid;
-use super::{AbiError, Answer, Session};
+use super::{AbiError, Answer, Nested, Session};
 use crate::Terms;
 
 /// BIND of version 1.
@@ -26,7 +26,8 @@ pub(super) fn request_v1(session: &Session, argument: Argument<'_>) -> Result<An
 pub(super) fn bind(session: &Session, data: Argument<'_>) -> Result<Answer, AbiError> {
     let data: BindData = data.read()?;
     let (taken, name) = names(&data)?;
-    let terms = Terms::new(Space::FirstStage(first_stage(&data)?));
+    let stage = first_stage(&data, &session.nested())?;
+    let terms = Terms::new(Space::FirstStage(stage));
     session.pasid_requests().check()?;
     session.container().bind_allocated(taken, name, terms)?;
     Ok(Answer::default())
@@ -65,11 +66,16 @@ fn names(data: &BindData) -> Result<(HostPasid, GuestPasid), AbiError> {
     Ok((taken, name))
 }
 
-fn first_stage(data: &BindData) -> Result<FirstStage, AbiError> {
+/// Of what the platform can do only what the client was told that its units can.
+fn first_stage(data: &BindData, nested: &Nested) -> Result<FirstStage, AbiError> {
     let levels = match data.addr_width.get() {
         48 => Levels::Four,
-        57 => Levels::Five,
-        _ => return Err(AbiError::Value("a first stage translates 48 or 57 bits")),
+        57 if nested.address_bits >= 57 => Levels::Five,
+        _ => {
+            return Err(AbiError::Value(
+                "a first stage translates 48 bits, or 57 where the units do",
+            ));
+        }
     };
     let flags = data.vtd_flags.get();
     let memory_types = VTD_PCD | VTD_PWT | VTD_EMTE | VTD_CD;
@@ -78,6 +84,14 @@ fn first_stage(data: &BindData) -> Result<FirstStage, AbiError> {
     }
     if flags & memory_types != 0 {
         return Err(AbiError::NotOffered("control of memory types (ECAP.MTS)"));
+    }
+    if flags & VTD_SRE != 0 && !nested.has_supervisor_requests() {
+        return Err(AbiError::NotOffered("privileged requests (ECAP.SRS)"));
+    }
+    if flags & VTD_EAFE != 0 && !nested.has_extended_accessed() {
+        return Err(AbiError::NotOffered(
+            "the extended accessed flag (ECAP.EAFS)",
+        ));
     }
     let mut stage = FirstStage::new(Gpa::new(data.gpgd.get()), levels);
     stage.supervisor = SupervisorRequests::from_bit(flags & VTD_SRE != 0);

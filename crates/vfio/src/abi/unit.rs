@@ -79,6 +79,18 @@ impl Nested {
         self.format != 0
     }
 
+    /// Whether a first stage may allow privileged requests (ECAP_REG.SRS, VT-d §11.4.3).
+    #[must_use]
+    pub const fn has_supervisor_requests(&self) -> bool {
+        self.ecap & 1 << 31 != 0
+    }
+
+    /// Whether it may have the extended accessed flag set (ECAP_REG.EAFS, VT-d §11.4.3).
+    #[must_use]
+    pub const fn has_extended_accessed(&self) -> bool {
+        self.ecap & 1 << 34 != 0
+    }
+
     /// Whether PASIDs can be had.
     #[must_use]
     pub const fn has_pasids(&self) -> bool {

@@ -15,11 +15,6 @@ use super::{Iommufd, IommufdError, ObjectId};
 use crate::Terms;
 use crate::abi::{Answer, Nested};
 
-/// ECAP_REG.SRS: privileged requests (VT-d §11.4.3).
-const ECAP_SRS: u64 = 1 << 31;
-/// ECAP_REG.EAFS: the extended accessed flag (VT-d §11.4.3).
-const ECAP_EAFS: u64 = 1 << 34;
-
 /// What the shortest data has.
 const SHORTEST_DATA: u32 = HwptVtdStage1::BYTES;
 
@@ -119,8 +114,11 @@ fn first_stage(data: &HwptVtdStage1, nested: &Nested) -> Result<FirstStage, Iomm
         return Err(IommufdError::NotOffered("a flag of a first stage"));
     }
     reserved(data.reserved.get())?;
-    for (flag, capability) in [(VTD_S1_SRE, ECAP_SRS), (VTD_S1_EAFE, ECAP_EAFS)] {
-        if flags & flag != 0 && nested.ecap & capability == 0 {
+    for (flag, is_had) in [
+        (VTD_S1_SRE, nested.has_supervisor_requests()),
+        (VTD_S1_EAFE, nested.has_extended_accessed()),
+    ] {
+        if flags & flag != 0 && !is_had {
             return Err(IommufdError::Value(
                 "the unit does not have this flag of a first stage",
             ));

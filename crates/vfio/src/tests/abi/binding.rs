@@ -356,3 +356,36 @@ fn five_levels_privileged_requests_and_the_extended_accessed_flag_are_taken_over
     assert_eq!(stage.no_execute, NoExecute::Honoured);
     assert_eq!(stage.root.get(), wide.gpgd.get());
 }
+
+#[test]
+fn r31_r35_what_the_units_do_not_all_have_is_not_bound() {
+    const SRS: u64 = 1 << 31;
+    const EAFS: u64 = 1 << 34;
+    for abi in BOTH {
+        let (host_side, alice, _function, _attachment) = alone(Sharing::Mediated);
+        let narrow = Unit {
+            address_bits: 48,
+            ecap: UNIT.ecap & !(SRS | EAFS),
+            ..UNIT
+        };
+        let vmm = Vmm::new(alice.container.clone(), &[UNIT, narrow]);
+        let client = Client::nesting(&vmm, abi);
+        let n = client.any();
+        let good = data(n, alice.process(&[]));
+        let books = host_side.books();
+        let wide = BindData {
+            addr_width: 57.into(),
+            ..good
+        };
+        assert_eq!(client.bind(wide), Err(EINVAL));
+        for flag in [VTD_SRE, VTD_EAFE] {
+            let wrong = BindData {
+                vtd_flags: flag.into(),
+                ..good
+            };
+            assert_eq!(client.bind(wrong), Err(EOPNOTSUPP), "{flag}");
+        }
+        assert_eq!(host_side.books(), books);
+        client.bind(good).unwrap();
+    }
+}
