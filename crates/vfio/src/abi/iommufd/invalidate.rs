@@ -44,9 +44,6 @@ fn entries(
     let objects = session.objects();
     match objects.get(id)? {
         Object::Table(table) if table.is_nested() => {}
-        Object::Table(_) => {
-            return Err(IommufdError::NotOffered("invalidation of a space's table"));
-        }
         Object::VirtualUnit(_) => {
             return Err(IommufdError::NotOffered("invalidation by a virtual unit"));
         }
