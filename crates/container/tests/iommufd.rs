@@ -279,6 +279,25 @@ fn r78_a_client_that_closes_or_floods_the_file_of_its_queue_harms_itself_only() 
     assert_eq!(vmm.world.function.outstanding_page_requests(), 0);
 }
 
+/// What waits when the last copy of the file is closed can be answered by nobody any more.
+#[test]
+fn r65_r75_page_requests_that_wait_in_a_queue_are_answered_when_its_client_closes_it() {
+    let mut vmm = Vmm::new();
+    let root = vmm.world.process(&[]);
+    let table = vmm.table(root);
+    vmm.client.attach(PLACE, Some(guest(7)), table).unwrap();
+    let asked = vmm.ask(7, BUFFER);
+    let read = vmm.ask(7, BUFFER + 0x1000);
+    vmm.requests.wait(LONG).unwrap().unwrap();
+    assert!(asked.try_recv().is_err() && read.try_recv().is_err());
+    let fresh = vmm.client.page_requests().unwrap();
+    drop(std::mem::replace(&mut vmm.requests, fresh));
+    for told in [asked, read] {
+        assert_eq!(told.recv_timeout(LONG), Ok(PageResponse::Invalid));
+    }
+    assert_eq!(vmm.ask(7, BUFFER).try_recv(), Ok(PageResponse::Failure));
+}
+
 #[test]
 fn r33_r75_a_queue_ends_with_its_connection() {
     let vmm = Vmm::new();

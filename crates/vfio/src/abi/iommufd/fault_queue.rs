@@ -92,6 +92,9 @@ impl FaultQueue {
         device: ObjectId,
     ) -> Result<(), QueueFull> {
         let mut waiting = locked(&self.waiting);
+        if self.is_over() {
+            return Err(QueueFull);
+        }
         let cookie = waiting.cookie(from, request.group).ok_or(QueueFull)?;
         let is_last = match request.last_in_group {
             PlaceInGroup::Last => PGFAULT_LAST_PAGE,
@@ -130,10 +133,13 @@ impl FaultQueue {
     /// Answers a group, if it waits.
     pub(super) fn answer(&self, container: &Container, cookie: u32, response: PageResponse) {
         let group = locked(&self.waiting).groups.remove(&cookie);
-        let Some((from, group)) = group else {
-            tracing::debug!(cookie, "no group waits under this cookie");
-            return;
-        };
+        match group {
+            Some(group) => Self::respond(container, group, response),
+            None => tracing::debug!(cookie, "no group waits under this cookie"),
+        }
+    }
+
+    fn respond(container: &Container, (from, group): (Asker, GroupIndex), response: PageResponse) {
         // Who was unbound meanwhile was answered then.
         if let Err(error) = container.respond(from.place, from.key, group, response) {
             tracing::debug!(%error, "a page response comes too late");
@@ -147,10 +153,7 @@ impl FaultQueue {
             let len_bytes = match self.channel.take(&mut bytes) {
                 Taken::Bytes(len_bytes) => len_bytes,
                 Taken::Nothing => return,
-                Taken::Over => {
-                    self.is_over.store(true, Ordering::Relaxed);
-                    return;
-                }
+                Taken::Over => return self.end(container),
             };
             let written = bytes.get(..len_bytes).unwrap_or_default();
             let (answers, rest) = written.as_chunks::<{ size_of::<HwptPageResponse>() }>();
@@ -162,6 +165,19 @@ impl FaultQueue {
                     self.answer_by(container, answer);
                 }
             }
+        }
+    }
+
+    /// Nobody is left who could answer what waits.
+    fn end(&self, container: &Container) {
+        let left = {
+            let mut waiting = locked(&self.waiting);
+            // Under the lock, so that nothing is put in behind this.
+            self.is_over.store(true, Ordering::Relaxed);
+            std::mem::take(&mut waiting.groups)
+        };
+        for group in left.into_values() {
+            Self::respond(container, group, PageResponse::Invalid);
         }
     }
 
