@@ -298,6 +298,20 @@ fn r65_r75_page_requests_that_wait_in_a_queue_are_answered_when_its_client_close
     assert_eq!(vmm.ask(7, BUFFER).try_recv(), Ok(PageResponse::Failure));
 }
 
+/// Writing nothing is not closing.
+#[test]
+fn r75_an_empty_write_does_not_end_a_queue() {
+    let mut vmm = Vmm::new();
+    let root = vmm.world.process(&[]);
+    let table = vmm.table(root);
+    vmm.client.attach(PLACE, Some(guest(7)), table).unwrap();
+    rustix::io::write(vmm.requests.file(), &[]).unwrap();
+    let asked = vmm.ask(7, BUFFER);
+    let request = vmm.requests.wait(LONG).unwrap().unwrap();
+    vmm.requests.answer(request, PageResponse::Success).unwrap();
+    assert_eq!(asked.recv_timeout(LONG), Ok(PageResponse::Success));
+}
+
 #[test]
 fn r33_r75_a_queue_ends_with_its_connection() {
     let vmm = Vmm::new();
