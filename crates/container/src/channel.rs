@@ -26,7 +26,7 @@ impl Socket {
 
     fn is_any(&self, of: PollFlags) -> bool {
         let mut fds = [PollFd::new(&self.0, of)];
-        matches!(poll(&mut fds, Some(&AT_ONCE)), Ok(_) if fds[0].revents().intersects(of))
+        poll(&mut fds, Some(&AT_ONCE)).is_ok() && fds[0].revents().intersects(of)
     }
 }
 
@@ -57,6 +57,10 @@ impl Channel for Socket {
         }
     }
 
+    fn is_open(&self) -> bool {
+        !self.is_any(PollFlags::HUP)
+    }
+
     fn readable(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -82,7 +86,9 @@ mod tests {
         let put = std::iter::repeat_with(|| host.put(&[0; 40]));
         let room = put.take_while(Result::is_ok).count();
         assert!((100..10_000).contains(&room), "{room}");
+        assert!(host.is_open());
         drop(client);
+        assert!(!host.is_open());
         assert_eq!(host.take(&mut bytes), Taken::Over);
         assert_eq!(host.put(&[0; 40]), Err(QueueFull));
     }

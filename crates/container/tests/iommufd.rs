@@ -313,6 +313,25 @@ fn r75_an_empty_write_does_not_end_a_queue() {
 }
 
 #[test]
+fn r75_a_queue_is_in_use_until_its_file_is_closed() {
+    let mut vmm = Vmm::new();
+    let unit = vmm.client.virtual_unit(vmm.device, vmm.parent).unwrap();
+    let events = vmm.client.events(unit).unwrap();
+    for id in [vmm.requests.id, events.id] {
+        assert_eq!(errno(vmm.client.destroy(id)), EBUSY);
+    }
+    let copy = vmm.requests.file().try_clone().unwrap();
+    let (requests, events_id) = (vmm.requests.id, events.id);
+    drop(events);
+    vmm.client.destroy(events_id).unwrap();
+    let fresh = vmm.client.page_requests().unwrap();
+    drop(std::mem::replace(&mut vmm.requests, fresh));
+    assert_eq!(errno(vmm.client.destroy(requests)), EBUSY, "a copy is open");
+    drop(copy);
+    vmm.client.destroy(requests).unwrap();
+}
+
+#[test]
 fn r33_r75_a_queue_ends_with_its_connection() {
     let vmm = Vmm::new();
     let Vmm {

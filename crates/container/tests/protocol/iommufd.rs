@@ -119,7 +119,7 @@ that is missing. A virtual unit has one such queue. Linux has no such queue for 
 pub(crate) fn told(request: IommufdRequest) -> Told {
     match request {
         IommufdRequest::Destroy => Told {
-            says: "Destroys an object that nothing uses: EBUSY where something does. A device is in use until its file is closed.",
+            says: "Destroys an object that nothing uses: EBUSY where something does. A device and a queue are in use until their files are closed.",
             layouts: &[("Destroy", Destroy::FIELDS)],
             ..NOTHING
         },

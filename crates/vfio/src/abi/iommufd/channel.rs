@@ -14,6 +14,9 @@ pub trait Channel: Send + Sync {
     /// Takes what the client wrote at once.
     fn take(&self, into: &mut [u8]) -> Taken;
 
+    /// Whether somebody has the client's end still.
+    fn is_open(&self) -> bool;
+
     /// What is readable where the client wrote something, or has closed its end.
     fn readable(&self) -> BorrowedFd<'_>;
 }

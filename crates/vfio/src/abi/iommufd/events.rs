@@ -27,6 +27,11 @@ impl EventQueue {
         }
     }
 
+    /// Whether the client has not closed its file.
+    pub(super) fn is_open(&self) -> bool {
+        self.channel.is_open()
+    }
+
     /// Lets the client read a fault of a device that has this name at the virtual unit. One that finds no room is seen by
     /// the number that is missing.
     pub(super) fn put(&self, fault: &Fault, name: Bdf) {

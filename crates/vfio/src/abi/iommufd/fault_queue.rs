@@ -79,6 +79,11 @@ impl FaultQueue {
         self.channel.readable()
     }
 
+    /// Whether the client has not closed its file.
+    pub(super) fn is_open(&self) -> bool {
+        self.channel.is_open()
+    }
+
     /// Whether the client will answer no more.
     pub(super) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Relaxed)

@@ -134,6 +134,18 @@ pub(super) enum Object {
 }
 
 impl Object {
+    /// Whether it is in use by a file of the client's: of the device, or of the queue.
+    fn has_open_file(&self) -> bool {
+        match self {
+            Self::Device(_) => true,
+            Self::FaultQueue(queue) => queue.is_open(),
+            Self::EventQueue(_, queue) => queue.is_open(),
+            Self::Space(_) | Self::Table(_) | Self::VirtualUnit(_) | Self::VirtualDevice(_) => {
+                false
+            }
+        }
+    }
+
     /// Whether this keeps another object from being destroyed.
     fn uses(&self, id: ObjectId) -> bool {
         match self {
@@ -246,10 +258,10 @@ impl Objects {
         self.0.values().any(|object| object.uses(id))
     }
 
-    /// Takes out what nothing uses. A device is in use as long as it is bound.
+    /// Takes out what nothing uses. A device is in use as long as it is bound, and a queue as long as its file is open.
     pub(super) fn destroy(&mut self, id: ObjectId) -> Result<Object, IommufdError> {
         let object = self.get(id)?;
-        if matches!(object, Object::Device(_)) || self.is_used(id) {
+        if object.has_open_file() || self.is_used(id) {
             return Err(IommufdError::InUse(id));
         }
         self.remove(id)

@@ -69,6 +69,11 @@ impl Channel for Socket {
         }
     }
 
+    /// The other end of such a socket is felt only by sending to it.
+    fn is_open(&self) -> bool {
+        self.0.send(&[]).is_ok()
+    }
+
     fn readable(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

@@ -152,13 +152,18 @@ fn r75_without_a_queue_or_a_reader_a_page_request_ends_at_once() {
 
 #[test]
 fn r75_a_queue_is_kept_by_its_tables() {
-    let (rig, _, table, _file) = attached();
+    let (rig, _, table, file) = attached();
     let queue = 4;
+    drop(file);
     assert_eq!(rig.destroy(queue), Err(EBUSY));
     rig.detach_pasid(PLACE, 7).unwrap();
     rig.destroy(table).unwrap();
     rig.destroy(queue).unwrap();
     assert_eq!(rig.destroy(queue), Err(ENOENT));
+    let (queue, file) = rig.queue();
+    assert_eq!(rig.destroy(queue), Err(EBUSY), "and by its file");
+    drop(file);
+    rig.destroy(queue).unwrap();
 }
 
 #[test]
@@ -196,9 +201,11 @@ fn r75_where_the_host_tells_somebody_else_there_is_no_queue() {
 fn r78_files_are_bounded() {
     let rig = Rig::new();
     const ENOMEM: i32 = 12;
-    let files: Vec<_> = (0..64).map(|_| rig.queue()).collect();
+    let mut files: Vec<_> = (0..64).map(|_| rig.queue()).collect();
     let more = rig.ask(FAULT_QUEUE_ALLOC, &words(&[16, 0, 0, 0]));
     assert_eq!(more.unwrap_err(), ENOMEM);
-    rig.destroy(files[0].0).unwrap();
+    let (queue, file) = files.remove(0);
+    drop(file);
+    rig.destroy(queue).unwrap();
     rig.queue();
 }

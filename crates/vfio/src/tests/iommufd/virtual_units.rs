@@ -74,7 +74,9 @@ fn r75_units_devices_and_queues_keep_one_another() {
     let unit = rig.unit(VTD, device, parent).unwrap();
     let nested = rig.nested(PASID, device, unit, process).unwrap();
     let virtual_device = rig.virtual_device(unit, device, NAME).unwrap();
-    let (queue, _file) = rig.events(unit, VTD, 1).unwrap();
+    let (queue, file) = rig.events(unit, VTD, 1).unwrap();
+    assert_eq!(rig.destroy(queue), Err(EBUSY), "its file is open");
+    drop(file);
     assert_eq!(rig.destroy(parent), Err(EBUSY));
     for user in [nested, virtual_device, queue] {
         assert_eq!(rig.destroy(unit), Err(EBUSY));
