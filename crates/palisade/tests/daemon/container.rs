@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use palisade_container::{Client, ClientError, Process};
+use palisade_container::{Client, ClientError, IommufdClient, Process};
 use palisade_driver::{AddressSpace, Guest, Link, page_table::Rights};
 use palisade_dsa::spec::{
     Command, Descriptor, Portal, QueueConfig, QueueLimits, QueueMode, Status, portal_offset,
@@ -23,7 +23,7 @@ use palisade_vfio_user::{
 };
 use zerocopy::IntoBytes;
 
-use crate::host::{CONFIG, Daemon, wait_until};
+use crate::host::{CONFIG, Daemon, FIRST, copy_of_a_page, wait_until};
 
 const MIB: u64 = 1 << 20;
 const NAME: u32 = 700;
@@ -239,4 +239,20 @@ fn a_client_that_says_nothing_does_not_hold_up_the_end() {
     let mut daemon = start("");
     let _silent = UnixStream::connect(daemon.socket("alice-container")).unwrap();
     assert!(daemon.end().success());
+}
+
+/// Descriptors are the daemon's, and what a login gives a program is soon all taken by a few hostile VMMs.
+#[test]
+fn r78_a_vmm_that_has_the_daemon_open_what_it_may_leaves_enough_for_others() {
+    let daemon = start("");
+    let mut hostile = IommufdClient::connect(&daemon.socket("alice-container")).unwrap();
+    let queues: Vec<_> = (0..64)
+        .map_while(|_| hostile.page_requests().ok())
+        .collect();
+    assert_eq!(queues.len(), 64);
+    let mut bob = daemon.connect("bob", 64 * MIB).unwrap();
+    let copy = copy_of_a_page(bob.start_process().unwrap());
+    bob.plant(copy.process, copy.from, &[7; 4096]).unwrap();
+    bob.plant(copy.process, copy.to, &[0; 4096]).unwrap();
+    bob.copy(FIRST, copy).unwrap();
 }
