@@ -2,8 +2,15 @@
 
 use std::{
     fs,
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    io::{IoSlice, Write},
+    mem::MaybeUninit,
+    net::{TcpListener, TcpStream},
+    os::{
+        fd::AsFd,
+        unix::{fs::PermissionsExt, net::UnixStream},
+    },
     path::Path,
+    time::Duration,
 };
 
 use palisade_container::{Client, ClientError, IommufdClient, Process};
@@ -20,6 +27,9 @@ use palisade_vfio::{Abi, Nesting};
 use palisade_vfio_user::{
     Errno, PasidHandler, Region, RequestNumber,
     wire::pasid::{PasidCapability, RequestAbi, Tag},
+};
+use rustix::net::{
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt::set_socket_linger,
 };
 use zerocopy::IntoBytes;
 
@@ -255,4 +265,42 @@ fn r78_a_vmm_that_has_the_daemon_open_what_it_may_leaves_enough_for_others() {
     bob.plant(copy.process, copy.from, &[7; 4096]).unwrap();
     bob.plant(copy.process, copy.to, &[0; 4096]).unwrap();
     bob.copy(FIRST, copy).unwrap();
+}
+
+/// Closing what it is sent can hold a program up for as long as the sender likes.
+#[test]
+fn r78_a_descriptor_that_is_slow_to_close_does_not_hold_up_the_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let lingering = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (_reader, _) = listener.accept().unwrap();
+    lingering.set_nonblocking(true).unwrap();
+    while (&lingering).write(&[0; 1 << 16]).is_ok() {}
+    lingering.set_nonblocking(false).unwrap();
+    set_socket_linger(&lingering, Some(Duration::from_secs(600))).unwrap();
+    let mut daemon = start("");
+    let stream = UnixStream::connect(daemon.socket("alice-container")).unwrap();
+    let version = [
+        &[24, 0, 0, 0, 1, 0][..],
+        &[0; 10],
+        &[1, 0, 1, 0, 7, 0, 0, 0],
+    ]
+    .concat();
+    (&stream).write_all(&version).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let request = [&[16, 0, 0, 0, 3, 0, 0, 0, 0x64, 0x3b][..], &[0; 6]].concat();
+    // Answers are not read, so that in the end requests are not either: the last copies are under way.
+    let mut full = 0;
+    while full < 20 {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [lingering.as_fd()];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+        let io = [IoSlice::new(&request)];
+        if sendmsg(&stream, &io, &mut control, SendFlags::NOSIGNAL).is_err() {
+            full += 1;
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    drop(lingering);
+    assert!(daemon.end().success());
 }
