@@ -113,8 +113,8 @@ A page request that finds no room in the file is answered by the server with a f
 client has closed it. One connection of a VMM has queues at a time: EBUSY; EOPNOTSUPP where the host tells somebody else of faults.";
 
 const EVENTS_SAYS: &str = "Makes the queue of a virtual unit's events, with a file: a fault of a device that has a virtual device at the unit. From \
-the file, each read gives one VeventHeader with a VeventVtd behind it. An event that finds no room is lost, which is seen by the number \
-that is missing. A virtual unit has one such queue. Linux has no such queue for VT-d; the type is of this protocol alone.";
+the file, each read gives one VeventHeader with a VeventVtd behind it. An event that finds no room is lost; a \
+VeventHeader alone, with `VEVENTQ_LOST_EVENTS`, tells of those before the next one that finds room. A virtual unit has one such queue. Linux has no such queue for VT-d; the type is of this protocol alone.";
 
 pub(crate) fn told(request: IommufdRequest) -> Told {
     match request {
@@ -248,5 +248,5 @@ constants! {
     HW_INFO_INPUT_TYPE, HW_INFO_NONE, HW_INFO_VTD, INVALIDATE_DATA_VTD_S1, VTD_INV_LEAF,
     DEVICE_ATTACH_PASID, DEVICE_DETACH_PASID,
     PGFAULT_PASID_VALID, PGFAULT_LAST_PAGE, PAGE_RESPONSE_SUCCESS, PAGE_RESPONSE_INVALID,
-    VIOMMU_TYPE_VTD, VEVENTQ_TYPE_VTD,
+    VIOMMU_TYPE_VTD, VEVENTQ_TYPE_VTD, VEVENTQ_LOST_EVENTS,
 }
