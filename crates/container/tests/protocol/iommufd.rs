@@ -110,7 +110,7 @@ also beside it on the same device. EBUSY where another device of the VMM has the
 const FAULT_SAYS: &str = "Makes a queue of page requests, with a file. From the file, each read gives one HwptPgfault; \
 each write is one or more HwptPageResponse. A request is answered once, by its cookie; what answers nothing is passed over. \
 A page request that finds no room in the file is answered by the server with a failure, and so is each one once the \
-client has closed it. One connection of a VMM has queues at a time: EBUSY; EOPNOTSUPP where the host tells somebody else of faults.";
+client has closed it; what waits then is answered with `PAGE_RESPONSE_INVALID`. One connection of a VMM has queues at a time: EBUSY; EOPNOTSUPP where the host tells somebody else of faults.";
 
 const EVENTS_SAYS: &str = "Makes the queue of a virtual unit's events, with a file: a fault of a device that has a virtual device at the unit. From \
 the file, each read gives one VeventHeader with a VeventVtd behind it. An event that finds no room is lost; a \
