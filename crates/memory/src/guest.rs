@@ -153,6 +153,19 @@ impl GuestMemory {
         Ok(())
     }
 
+    /// Removes every region in a range, which may have holes, with the same effect as [`GuestMemory::unmap`], and says how
+    /// many bytes that were.
+    ///
+    /// # Errors
+    /// [`MapError::NotFound`] when the range cuts a region or has none.
+    pub fn unmap_all_in(&self, at: Gpa, len_bytes: u64) -> Result<u64, MapError> {
+        let mut changes = self.begin_change();
+        let (left, removed) = self.snapshot().without_all_in(at, len_bytes)?;
+        self.publish(&changes, left);
+        changes.retain(|start, _| *start < at || start.get() - at.get() >= len_bytes);
+        Ok(removed)
+    }
+
     /// Removes every region, with the same effect as [`GuestMemory::unmap`].
     pub fn unmap_all(&self) {
         let mut changes = self.begin_change();

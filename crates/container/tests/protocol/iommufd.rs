@@ -42,7 +42,7 @@ pub(crate) const ERRORS: &[(&str, u32, &str)] = &[
     (
         "ENOENT",
         2,
-        "there is no such object of the type that is taken; the range has a hole",
+        "there is no such object of the type that is taken; the range cuts a map, or has none",
     ),
     (
         "E2BIG",
@@ -144,8 +144,8 @@ pub(crate) fn told(request: IommufdRequest) -> Told {
             layouts: &[("IoasMapFile", IoasMapFile::FIELDS)],
         },
         IommufdRequest::IoasUnmap => Told {
-            says: "Unmaps a range that whole maps fill without a hole, or everything. When it is answered, no device reaches \
-                   it, by whatever table.",
+            says: "Unmaps every map in a range, which may have holes, or everything. ENOENT where the range cuts a map, or has \
+                   none. When it is answered, no device reaches it, by whatever table.",
             layouts: &[("IoasUnmap", IoasUnmap::FIELDS)],
             ..NOTHING
         },

@@ -352,3 +352,27 @@ fn spaces_that_share_a_budget_have_it_once() {
     map(&two, 8 * PAGE, 3).unwrap();
     drop(kept);
 }
+
+#[test]
+fn a_range_with_holes_gives_up_the_regions_that_it_has_whole() {
+    let memory = GuestMemory::new();
+    for at in [2, 4, 5, 9] {
+        map(&memory, at * PAGE, 1).unwrap();
+    }
+    let unmap = |at, len_bytes| memory.unmap_all_in(Gpa::new(at), len_bytes);
+    for (at, len_bytes) in [
+        (0, 2 * PAGE),
+        (0, 2 * PAGE + 1),
+        (2 * PAGE + 1, 7 * PAGE),
+        (3 * PAGE, PAGE),
+        (6 * PAGE, 4 * PAGE - 1),
+        (10 * PAGE, u64::MAX),
+        (2 * PAGE, 0),
+    ] {
+        let refused = unmap(at, len_bytes).unwrap_err();
+        assert_eq!(refused.errno(), Errno::NOENT, "{at:#x} {len_bytes:#x}");
+    }
+    assert_eq!(unmap(0, 9 * PAGE), Ok(3 * PAGE));
+    assert_eq!(unmap(PAGE + 5, u64::MAX - PAGE), Ok(PAGE));
+    assert_eq!(memory.snapshot().region_count(), 0);
+}
