@@ -6,8 +6,7 @@ use crate::{Limits, MapError};
 /// What several spaces may hold together. Clones are handles of the same one.
 ///
 /// Who lets a client make spaces as it likes gives all of them one budget, since each brings mappings and addresses of
-/// the process to be taken. A region is charged until its last holder has dropped it, which may be after it was
-/// removed from its space.
+/// the process to be taken. A region is charged while it is in its space.
 #[derive(Clone)]
 pub struct Budget {
     limits: Limits,
@@ -59,7 +58,7 @@ impl fmt::Debug for Budget {
     }
 }
 
-/// A region's part of a budget, given back when it is dropped.
+/// A region's part of a budget, given back when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Charge {
     budget: Budget,

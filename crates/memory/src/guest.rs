@@ -1,9 +1,10 @@
-use crate::budget::Budget;
+use crate::budget::{Budget, Charge};
 use crate::dirty::{DirtyError, DirtyLog, DirtyRange};
 use crate::region::Region;
 use crate::{Backing, HostSlice, MapError, MemoryError, Protection, Snapshot, barrier};
 use arc_swap::ArcSwap;
 use palisade_units::Gpa;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,13 +51,15 @@ struct Space {
     /// accesses to end, and does not wait for snapshots.
     epoch: ArcSwap<Epoch>,
     generation: AtomicU64,
-    /// Held over each change.
-    changes: Mutex<()>,
+    /// Held over each change. What is charged for each region, by where that starts.
+    changes: Mutex<Charges>,
     limits: Limits,
     /// What is shared with other spaces.
     budget: Option<Budget>,
     dirty: Arc<DirtyLog>,
 }
+
+type Charges = BTreeMap<Gpa, Charge>;
 
 #[derive(Default)]
 struct Epoch {
@@ -87,7 +90,7 @@ impl GuestMemory {
             space: Arc::new(Space {
                 epoch: ArcSwap::default(),
                 generation: AtomicU64::new(0),
-                changes: Mutex::new(()),
+                changes: Mutex::default(),
                 limits,
                 budget,
                 dirty: Arc::default(),
@@ -113,7 +116,7 @@ impl GuestMemory {
         backing: Backing,
         protection: Protection,
     ) -> Result<(), MapError> {
-        let changes = self.begin_change();
+        let mut changes = self.begin_change();
         let now = self.snapshot();
         now.check_free(at, len_bytes)?;
         let Limits { regions, bytes } = self.space.limits;
@@ -126,12 +129,12 @@ impl GuestMemory {
         let budget = self.space.budget.as_ref();
         let charge = budget.map(|budget| budget.charge(len_bytes)).transpose()?;
         let log = Arc::clone(&self.space.dirty);
-        let mut region = Region::map(at, len_bytes, &backing, protection, log)?;
-        region.charge_to(charge);
+        let region = Region::map(at, len_bytes, &backing, protection, log)?;
         if self.space.dirty.is_on() {
             region.begin_log();
         }
         self.publish(&changes, now.with(region));
+        changes.extend(charge.map(|charge| (at, charge)));
         Ok(())
     }
 
@@ -143,16 +146,31 @@ impl GuestMemory {
     /// [`MapError::NotFound`] when the range has a hole or cuts a region, and [`MapError::Empty`],
     /// [`MapError::Misaligned`] or [`MapError::Overflow`].
     pub fn unmap(&self, at: Gpa, len_bytes: u64) -> Result<(), MapError> {
-        let changes = self.begin_change();
+        let mut changes = self.begin_change();
         let left = self.snapshot().without(at, len_bytes)?;
         self.publish(&changes, left);
+        changes.retain(|start, _| *start < at || start.get() - at.get() >= len_bytes);
         Ok(())
+    }
+
+    /// Removes every region in a range, which may have holes, with the same effect as [`GuestMemory::unmap`], and says how
+    /// many bytes that were.
+    ///
+    /// # Errors
+    /// [`MapError::NotFound`] when the range cuts a region or has none.
+    pub fn unmap_all_in(&self, at: Gpa, len_bytes: u64) -> Result<u64, MapError> {
+        let mut changes = self.begin_change();
+        let (left, removed) = self.snapshot().without_all_in(at, len_bytes)?;
+        self.publish(&changes, left);
+        changes.retain(|start, _| *start < at || start.get() - at.get() >= len_bytes);
+        Ok(removed)
     }
 
     /// Removes every region, with the same effect as [`GuestMemory::unmap`].
     pub fn unmap_all(&self) {
-        let changes = self.begin_change();
+        let mut changes = self.begin_change();
         self.publish(&changes, Snapshot::default());
+        changes.clear();
     }
 
     /// Starts to log which pages are written by way of this space: by its own accesses, by slices, and by what
@@ -191,7 +209,7 @@ impl GuestMemory {
         self.space.dirty.take(range)
     }
 
-    fn begin_change(&self) -> MutexGuard<'_, ()> {
+    fn begin_change(&self) -> MutexGuard<'_, Charges> {
         // The lock guards no data that a panic could leave half changed.
         self.space
             .changes
@@ -200,7 +218,7 @@ impl GuestMemory {
     }
 
     /// Makes `snapshot` the current one and waits for accesses by the one before.
-    fn publish(&self, _changes: &MutexGuard<'_, ()>, snapshot: Snapshot) {
+    fn publish(&self, _changes: &MutexGuard<'_, Charges>, snapshot: Snapshot) {
         let next = Epoch {
             snapshot: Arc::new(snapshot),
         };

@@ -1,4 +1,3 @@
-use crate::budget::Charge;
 use crate::dirty::{DirtyLog, RegionLog};
 use crate::mapping::Mapping;
 use crate::span::Span;
@@ -47,8 +46,6 @@ pub(crate) struct Region {
     /// Dropped before `mapping`, in the order of the fields, as the watch needs.
     watch: Watch,
     mapping: Mapping,
-    /// Given back when the mapping is gone.
-    _charge: Option<Charge>,
 }
 
 pub(crate) fn aligned(value: u64) -> Result<u64, MapError> {
@@ -104,13 +101,7 @@ impl Region {
             log: RegionLog::new(log, at, len_bytes),
             watch,
             mapping,
-            _charge: None,
         })
-    }
-
-    /// Counts against a budget as long as it lives.
-    pub(crate) fn charge_to(&mut self, charge: Option<Charge>) {
-        self._charge = charge;
     }
 
     pub(crate) const fn at(&self) -> Gpa {

@@ -325,6 +325,23 @@ impl Snapshot {
         Self::of([before, &[entry], after].concat())
     }
 
+    /// These regions less those in a range that cuts none, and how many bytes that were.
+    pub(crate) fn without_all_in(&self, at: Gpa, len_bytes: u64) -> Result<(Self, u64), MapError> {
+        let end = at.get().saturating_add(len_bytes);
+        let missing = MapError::NotFound { at, len_bytes };
+        let from = self.first_after(at.get());
+        let to = self.entries.partition_point(|it| it.start < end);
+        let covered = self.entries.get(from..to).unwrap_or_default();
+        let is_cut = |it: &Entry| it.start < at.get() || it.end > end;
+        if covered.is_empty() || covered.iter().any(is_cut) {
+            return Err(missing);
+        }
+        let removed = covered.iter().map(|it| it.end - it.start).sum();
+        let mut entries = self.entries.clone();
+        entries.drain(from..to);
+        Ok((Self::of(entries), removed))
+    }
+
     /// These regions less those that fill a range exactly.
     pub(crate) fn without(&self, at: Gpa, len_bytes: u64) -> Result<Self, MapError> {
         let end = checked_end(at, len_bytes)?.get();

@@ -45,10 +45,10 @@ impl Container {
     /// the PASID bound to another space on the same parent, EOPNOTSUPP for a space or a PASID that
     /// the function does not support. After an error, what was bound before still is.
     pub fn bind(&self, guest_bdf: Bdf, key: SpaceKey, terms: Terms) -> Result<(), VfioError> {
-        key.check()?;
         let inner = &self.inner;
         let _operation = inner.operation();
         let endpoint = inner.endpoint(guest_bdf)?;
+        key.check()?;
         inner.bind_anew(&endpoint, key, terms, &endpoint.memory)
     }
 

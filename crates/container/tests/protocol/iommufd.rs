@@ -43,7 +43,7 @@ pub(crate) const ERRORS: &[(&str, u32, &str)] = &[
     (
         "ENOENT",
         2,
-        "there is no such object of the type that is taken; the range has a hole",
+        "there is no such object of the type that is taken; the range cuts a map, or has none",
     ),
     (
         "E2BIG",
@@ -117,11 +117,11 @@ const FAULT_SAYS: &str = "Makes a queue of page requests, with a file. From the 
 each write is one or more HwptPageResponse. It is a socket that keeps records apart (`SOCK_SEQPACKET`), blocks as long as the \
 client does not have it otherwise, and ends with the connection. A request is answered once, by its cookie; what answers nothing is passed over. \
 A page request that finds no room in the file is answered by the server with a failure, and so is each one once the \
-client has closed it. One connection of a VMM has queues at a time: EBUSY; EOPNOTSUPP where the host tells somebody else of faults.";
+client has closed it; what waits then is answered with `PAGE_RESPONSE_INVALID`. One connection of a VMM has queues at a time: EBUSY; EOPNOTSUPP where the host tells somebody else of faults.";
 
 const EVENTS_SAYS: &str = "Makes the queue of a virtual unit's events, with a file: a fault of a device that has a virtual device at the unit. From \
-the file, which is as that of page requests, each read gives one VeventHeader with a VeventVtd behind it. An event that finds no room is lost, which is seen by the number \
-that is missing. A virtual unit has one such queue. Linux has no such queue for VT-d; the type is of this protocol alone.";
+the file, which is as that of page requests, each read gives one VeventHeader with a VeventVtd behind it. An event that finds no room is lost; a \
+VeventHeader alone, with `VEVENTQ_LOST_EVENTS`, tells of those before the next one that finds room. A virtual unit has one such queue. Linux has no such queue for VT-d; the type is of this protocol alone.";
 
 pub(crate) fn told(request: IommufdRequest) -> Told {
     match request {
@@ -151,8 +151,8 @@ pub(crate) fn told(request: IommufdRequest) -> Told {
             layouts: &[("IoasMapFile", IoasMapFile::FIELDS)],
         },
         IommufdRequest::IoasUnmap => Told {
-            says: "Unmaps a range that whole maps fill without a hole, or everything. When it is answered, no device reaches \
-                   it, by whatever table.",
+            says: "Unmaps every map in a range, which may have holes, or everything. ENOENT where the range cuts a map, or has \
+                   none. When it is answered, no device reaches it, by whatever table.",
             layouts: &[("IoasUnmap", IoasUnmap::FIELDS)],
             ..NOTHING
         },
@@ -257,5 +257,5 @@ constants! {
     HW_INFO_INPUT_TYPE, HW_INFO_NONE, HW_INFO_VTD, INVALIDATE_DATA_VTD_S1, VTD_INV_LEAF,
     DEVICE_ATTACH_PASID, DEVICE_DETACH_PASID,
     PGFAULT_PASID_VALID, PGFAULT_LAST_PAGE, PAGE_RESPONSE_SUCCESS, PAGE_RESPONSE_INVALID,
-    VIOMMU_TYPE_VTD, VEVENTQ_TYPE_VTD,
+    VIOMMU_TYPE_VTD, VEVENTQ_TYPE_VTD, VEVENTQ_LOST_EVENTS,
 }

@@ -340,14 +340,39 @@ fn spaces_that_share_a_budget_have_it_once() {
     assert_eq!(spent.errno(), Errno::NOSPC);
     map(&one, 8 * PAGE, 1).unwrap();
     assert_eq!(map(&two, 8 * PAGE, 1).unwrap_err(), spent);
-    // What could not be mapped is not charged; what is kept is, until it is not.
+    // What could not be mapped is not charged, and neither is what was unmapped, who else may keep it.
+    let kept = [one.snapshot(), two.snapshot()];
     one.unmap(Gpa::new(8 * PAGE), PAGE).unwrap();
     assert_eq!(map(&two, 1, 1).unwrap_err().errno(), Errno::INVAL);
-    let kept = two.snapshot();
+    map(&two, 8 * PAGE, 1).unwrap();
     two.unmap_all();
-    map(&one, 8 * PAGE, 1).unwrap();
-    assert_eq!(map(&one, 16 * PAGE, 1).unwrap_err(), spent);
-    drop(kept);
+    map(&two, 0, 5).unwrap();
+    assert_eq!(map(&two, 8 * PAGE, 1).unwrap_err(), spent);
     drop(one);
-    map(&two, 0, 8).unwrap();
+    map(&two, 8 * PAGE, 3).unwrap();
+    drop(kept);
+}
+
+#[test]
+fn a_range_with_holes_gives_up_the_regions_that_it_has_whole() {
+    let memory = GuestMemory::new();
+    for at in [2, 4, 5, 9] {
+        map(&memory, at * PAGE, 1).unwrap();
+    }
+    let unmap = |at, len_bytes| memory.unmap_all_in(Gpa::new(at), len_bytes);
+    for (at, len_bytes) in [
+        (0, 2 * PAGE),
+        (0, 2 * PAGE + 1),
+        (2 * PAGE + 1, 7 * PAGE),
+        (3 * PAGE, PAGE),
+        (6 * PAGE, 4 * PAGE - 1),
+        (10 * PAGE, u64::MAX),
+        (2 * PAGE, 0),
+    ] {
+        let refused = unmap(at, len_bytes).unwrap_err();
+        assert_eq!(refused.errno(), Errno::NOENT, "{at:#x} {len_bytes:#x}");
+    }
+    assert_eq!(unmap(0, 9 * PAGE), Ok(3 * PAGE));
+    assert_eq!(unmap(PAGE + 5, u64::MAX - PAGE), Ok(PAGE));
+    assert_eq!(memory.snapshot().region_count(), 0);
 }

@@ -4,6 +4,7 @@ use std::{
     io,
     os::unix::net::UnixStream,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use super::{
@@ -167,6 +168,12 @@ impl Door {
     /// Lets no more clients come. One that is served goes on.
     pub(super) fn ring(&self) {
         self.stop.ring();
+    }
+
+    /// [`Door::close`], but that the client is waited for until this moment at the latest.
+    pub(super) fn close_by(mut self, deadline: Instant) {
+        self.ring();
+        self.listener.join_by(deadline);
     }
 
     /// Waits for the client that is served, and takes the socket away.

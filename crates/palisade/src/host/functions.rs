@@ -8,6 +8,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use palisade_mdev::MdevError;
@@ -222,12 +223,12 @@ impl Functions {
             .for_each(Door::ring);
     }
 
-    /// Waits for the clients that are left, and takes all sockets away.
-    pub(super) fn close(&self) {
+    /// Waits for the clients that are left, until this moment at the latest, and takes all sockets away.
+    pub(super) fn close(&self, deadline: Instant) {
         self.ring();
         let entries = std::mem::take(&mut *self.lock());
         for door in entries.into_values().filter_map(|entry| entry.door) {
-            door.close();
+            door.close_by(deadline);
         }
     }
 }

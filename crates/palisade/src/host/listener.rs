@@ -12,7 +12,8 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::Arc,
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -27,6 +28,8 @@ use crate::config::SocketPermissions;
 
 /// Clients that wait while one is served.
 const BACKLOG: i32 = 128;
+/// How often to look whether threads have ended, where there is no waiting for them.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// How many clients of a socket are served at a time. The others wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,9 +78,7 @@ impl Listener {
                     serve(stream);
                 }
             };
-            std::thread::Builder::new()
-                .name(name.to_owned())
-                .spawn(clients)
+            thread::Builder::new().name(name.to_owned()).spawn(clients)
         };
         let threads: io::Result<_> = (0..at_once.threads()).map(|_| start()).collect();
         Ok(Self {
@@ -87,6 +88,23 @@ impl Listener {
                 let _ = fs::remove_file(path);
             })?,
         })
+    }
+
+    /// [`Listener::join`], until this moment at the latest, for who ends the process next. Closing what a client sent, or
+    /// has under way, can take a thread as long as the client likes.
+    pub(crate) fn join_by(&mut self, deadline: Instant) {
+        let at_work = |threads: &[JoinHandle<()>]| threads.iter().any(|one| !one.is_finished());
+        while at_work(&self.threads) && Instant::now() < deadline {
+            thread::sleep(LOOK);
+        }
+        let (ended, left): (Vec<_>, Vec<_>) =
+            self.threads.drain(..).partition(JoinHandle::is_finished);
+        if !left.is_empty() {
+            let (path, count) = (self.path.display(), left.len());
+            tracing::warn!(%path, count, "threads of a socket are held up by its clients, and left behind");
+        }
+        self.threads = ended;
+        self.join();
     }
 
     /// Waits for the threads; to be called when [`Stop`] has been rung.
@@ -191,7 +209,7 @@ fn accept(socket: &UnixListener, stop: &Stop) -> Option<UnixStream> {
             Err(e) => {
                 // Out of descriptors, say: the client stays in the backlog.
                 tracing::warn!("a client could not be accepted: {e}");
-                std::thread::sleep(std::time::Duration::from_millis(100));
+                thread::sleep(Duration::from_millis(100));
             }
         }
     }
@@ -199,7 +217,7 @@ fn accept(socket: &UnixListener, stop: &Stop) -> Option<UnixStream> {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Read, sync::mpsc, time::Duration};
+    use std::{io::Read, sync::mpsc};
 
     use super::*;
 

@@ -24,7 +24,13 @@ mod tenant;
 mod unit;
 mod vmm;
 
-use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use palisade_ioasid::{Audit, IoasidError, Quota};
 use palisade_iommu::{Iommu, IommuError};
@@ -50,6 +56,8 @@ use tenant::Tenant;
 
 /// How many events the operator can look back on; each takes about 100 bytes.
 const KEPT_EVENTS: usize = 65_536;
+/// How long the end of a host waits for connections that it has ended.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a host could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -243,7 +251,9 @@ impl Host {
         self.shared.ledger()
     }
 
-    /// Ends all connections, gives back what the tenants hold, and removes the sockets.
+    /// Ends all connections, gives back what the tenants hold, and removes the sockets. A connection that does not come to
+    /// its end in ten seconds, as one that closes what its client keeps from being closed, is left to the end of the
+    /// process.
     pub fn stop(self) {
         drop(self);
     }
@@ -257,11 +267,12 @@ impl Drop for Host {
             tenant.stop();
         }
         // A connection's end waits for work in flight: the engines stop after it.
+        let deadline = Instant::now() + PATIENCE;
         for listener in &mut self.listeners {
-            listener.join();
+            listener.join_by(deadline);
         }
         // Nobody makes another one any more.
-        self.shared.functions.close();
+        self.shared.functions.close(deadline);
         for engines in &mut self.engines {
             engines.stop();
         }

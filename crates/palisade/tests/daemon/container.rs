@@ -2,11 +2,18 @@
 
 use std::{
     fs,
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    io::{IoSlice, Write},
+    mem::MaybeUninit,
+    net::{TcpListener, TcpStream},
+    os::{
+        fd::AsFd,
+        unix::{fs::PermissionsExt, net::UnixStream},
+    },
     path::Path,
+    time::Duration,
 };
 
-use palisade_container::{Client, ClientError, Process};
+use palisade_container::{Client, ClientError, IommufdClient, Process};
 use palisade_driver::{AddressSpace, Guest, Link, page_table::Rights};
 use palisade_dsa::spec::{
     Command, Descriptor, Portal, QueueConfig, QueueLimits, QueueMode, Status, portal_offset,
@@ -21,9 +28,12 @@ use palisade_vfio_user::{
     Errno, PasidHandler, Region, RequestNumber,
     wire::pasid::{PasidCapability, RequestAbi, Tag},
 };
+use rustix::net::{
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt::set_socket_linger,
+};
 use zerocopy::IntoBytes;
 
-use crate::host::{CONFIG, Daemon, wait_until};
+use crate::host::{CONFIG, Daemon, FIRST, copy_of_a_page, wait_until};
 
 const MIB: u64 = 1 << 20;
 const NAME: u32 = 700;
@@ -238,5 +248,59 @@ fn a_tenant_without_a_unit_cannot_be_qemus() {
 fn a_client_that_says_nothing_does_not_hold_up_the_end() {
     let mut daemon = start("");
     let _silent = UnixStream::connect(daemon.socket("alice-container")).unwrap();
+    assert!(daemon.end().success());
+}
+
+/// Descriptors are the daemon's, and what a login gives a program is soon all taken by a few hostile VMMs.
+#[test]
+fn r78_a_vmm_that_has_the_daemon_open_what_it_may_leaves_enough_for_others() {
+    let daemon = start("");
+    let mut hostile = IommufdClient::connect(&daemon.socket("alice-container")).unwrap();
+    let queues: Vec<_> = (0..64)
+        .map_while(|_| hostile.page_requests().ok())
+        .collect();
+    assert_eq!(queues.len(), 64);
+    let mut bob = daemon.connect("bob", 64 * MIB).unwrap();
+    let copy = copy_of_a_page(bob.start_process().unwrap());
+    bob.plant(copy.process, copy.from, &[7; 4096]).unwrap();
+    bob.plant(copy.process, copy.to, &[0; 4096]).unwrap();
+    bob.copy(FIRST, copy).unwrap();
+}
+
+/// Closing what it is sent can hold a program up for as long as the sender likes.
+#[test]
+fn r78_a_descriptor_that_is_slow_to_close_does_not_hold_up_the_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let lingering = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (_reader, _) = listener.accept().unwrap();
+    lingering.set_nonblocking(true).unwrap();
+    while (&lingering).write(&[0; 1 << 16]).is_ok() {}
+    lingering.set_nonblocking(false).unwrap();
+    set_socket_linger(&lingering, Some(Duration::from_secs(600))).unwrap();
+    let mut daemon = start("");
+    let stream = UnixStream::connect(daemon.socket("alice-container")).unwrap();
+    let version = [
+        &[24, 0, 0, 0, 1, 0][..],
+        &[0; 10],
+        &[1, 0, 1, 0, 7, 0, 0, 0],
+    ]
+    .concat();
+    (&stream).write_all(&version).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let request = [&[16, 0, 0, 0, 3, 0, 0, 0, 0x64, 0x3b][..], &[0; 6]].concat();
+    // Answers are not read, so that in the end requests are not either: the last copies are under way.
+    let mut full = 0;
+    while full < 20 {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [lingering.as_fd()];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+        let io = [IoSlice::new(&request)];
+        if sendmsg(&stream, &io, &mut control, SendFlags::NOSIGNAL).is_err() {
+            full += 1;
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    drop(lingering);
     assert!(daemon.end().success());
 }

@@ -96,9 +96,10 @@ pub(crate) fn ended(child: &mut Child) -> ExitStatus {
 fn serve(folder: &Path, config: &str) -> Command {
     let file = folder.join("host.toml");
     fs::write(&file, config).unwrap();
-    // Under an umask that closes nothing: what is private is so by the daemon's own doing.
+    // Under an umask that closes nothing: what is private is so by the daemon's own doing. And under a limit of
+    // descriptors that a tenant reaches: it is for the daemon to have it raised.
     let mut command = Command::new("sh");
-    command.args(["-c", "umask 0; exec \"$@\"", "sh"]);
+    command.args(["-c", "umask 0; ulimit -Sn 96; exec \"$@\"", "sh"]);
     command.arg(palisade().get_program());
     command.arg("serve").arg("--config").arg(&file);
     command

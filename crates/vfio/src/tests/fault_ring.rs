@@ -200,6 +200,23 @@ fn r61_a_vmm_that_writes_over_everything_gets_nonsense_and_the_ring_goes_on() {
 }
 
 #[test]
+fn r61_r78_a_vmm_that_cuts_its_region_off_is_told_nothing_and_the_ring_goes_on() {
+    let ring = FaultRing::new(Box::new(|| ())).unwrap();
+    ring.fault(fault(1));
+    let file = std::fs::File::from(ring.region().fd.try_clone().unwrap());
+    file.set_len(0).unwrap();
+    for number in 2..5 {
+        ring.fault(fault(number));
+        assert_eq!(ring.page_request(request(1)), Err(QueueFull));
+    }
+    assert_eq!(ring.lost(), 3);
+    assert_eq!(ring.take(), None);
+    // Neither does it help to make it longer than it was.
+    file.set_len(1 << 40).unwrap();
+    assert_eq!(ring.page_request(request(1)), Err(QueueFull));
+}
+
+#[test]
 fn r61_r66_a_ring_that_is_a_containers_sink_has_its_faults_in_the_guests_names() {
     let (_host, alice, parent, _function) = alone(Sharing::Mediated);
     let vmm = Vmm::new();

@@ -119,22 +119,30 @@ impl PageRequests {
 }
 
 /// Reads a whole record. `false` where there is none in time.
-pub(super) fn read_record(
+fn read_record(file: &OwnedFd, timeout: Duration, into: &mut [u8]) -> Result<bool, ClientError> {
+    match read_up_to(file, timeout, into)? {
+        0 => Ok(false),
+        len_bytes if len_bytes == into.len() => Ok(true),
+        _ => Err(ClientError::Answer),
+    }
+}
+
+/// Reads a record, and says how long it is; 0 where there is none in time.
+pub(super) fn read_up_to(
     file: &OwnedFd,
     timeout: Duration,
     into: &mut [u8],
-) -> Result<bool, ClientError> {
+) -> Result<usize, ClientError> {
     let timeout = Timespec::try_from(timeout).ok();
     let mut fds = [PollFd::new(file, PollFlags::IN)];
     match poll(&mut fds, timeout.as_ref()) {
-        Ok(0) | Err(Errno::INTR) => return Ok(false),
+        Ok(0) | Err(Errno::INTR) => return Ok(0),
         Ok(_) => {}
         Err(errno) => return Err(ClientError::Socket(errno.into())),
     }
     match read(file, &mut *into) {
         Ok(0) => Err(ClientError::Closed),
-        Ok(len_bytes) if len_bytes == into.len() => Ok(true),
-        Ok(_) => Err(ClientError::Answer),
+        Ok(len_bytes) => Ok(len_bytes),
         Err(errno) => Err(ClientError::Socket(errno.into())),
     }
 }

@@ -138,10 +138,10 @@ impl IommufdClient {
         Ok(())
     }
 
-    /// Unmaps memory, of whole maps, and says how many bytes that were. When this returns, no device reaches it.
+    /// Unmaps every map in a range, which may have holes, and says how many bytes that were. When this returns, no device reaches it.
     ///
     /// # Errors
-    /// [`ClientError::Refused`]: EINVAL; ENOENT where the range has a hole or cuts a map.
+    /// [`ClientError::Refused`]: EINVAL; ENOENT where the range cuts a map, or has none.
     pub fn unmap(&mut self, space: ObjectId, at: Gpa, len_bytes: u64) -> Result<u64, ClientError> {
         let request = IoasUnmap {
             size: IoasUnmap::ARGSZ.into(),

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use palisade_units::Bdf;
 use palisade_vfio::abi::iommufd::layout::{
-    VEVENTQ_TYPE_VTD, VIOMMU_TYPE_VTD, VdeviceAlloc, VeventHeader, VeventVtd, VeventqAlloc,
-    ViommuAlloc,
+    VEVENTQ_LOST_EVENTS, VEVENTQ_TYPE_VTD, VIOMMU_TYPE_VTD, VdeviceAlloc, VeventHeader, VeventVtd,
+    VeventqAlloc, ViommuAlloc,
 };
 use palisade_vfio::abi::iommufd::{IommufdRequest, ObjectId};
 
 use super::super::{ClientError, starts_with};
-use super::queues::read_record;
+use super::queues::read_up_to;
 use super::{IommufdClient, descriptor};
 
 /// How many events a client asks for room for.
@@ -34,10 +34,15 @@ impl Events {
     pub fn wait(&self, timeout: Duration) -> Result<Option<(u32, [u64; 2])>, ClientError> {
         const HEADER: usize = size_of::<VeventHeader>();
         let mut event = [0; HEADER + size_of::<VeventVtd>()];
-        if !read_record(&self.file, timeout, &mut event)? {
-            return Ok(None);
-        }
+        let len_bytes = read_up_to(&self.file, timeout, &mut event)?;
         let header: VeventHeader = starts_with(&event)?;
+        match len_bytes {
+            0 => return Ok(None),
+            // The next event's number tells as much.
+            HEADER if header.flags.get() & VEVENTQ_LOST_EVENTS != 0 => return self.wait(timeout),
+            len_bytes if len_bytes == event.len() => {}
+            _ => return Err(ClientError::Answer),
+        }
         let record: VeventVtd = starts_with(&event[HEADER..])?;
         let words = [record.low.get(), record.high.get()];
         Ok(Some((header.sequence.get(), words)))

@@ -7,7 +7,7 @@ use palisade_units::{Access, Bdf};
 use zerocopy::IntoBytes;
 
 use super::Channel;
-use super::layout::{VeventHeader, VeventVtd};
+use super::layout::{VEVENTQ_LOST_EVENTS, VeventHeader, VeventVtd};
 use crate::abi::vmm::locked;
 
 /// Sequence numbers go round at 2^31.
@@ -16,14 +16,22 @@ const SEQUENCE_MASK: u32 = u32::MAX >> 1;
 /// A queue of a virtual unit's events.
 pub(super) struct EventQueue {
     channel: Box<dyn Channel>,
-    sequence: Mutex<u32>,
+    told: Mutex<Told>,
+}
+
+#[derive(Default)]
+struct Told {
+    /// The number of the next event.
+    next: u32,
+    /// The last one that found no room, if the client was not told since that some did.
+    lost: Option<u32>,
 }
 
 impl EventQueue {
     pub(super) fn new(channel: Box<dyn Channel>) -> Self {
         Self {
             channel,
-            sequence: Mutex::default(),
+            told: Mutex::default(),
         }
     }
 
@@ -32,18 +40,30 @@ impl EventQueue {
         self.channel.is_open()
     }
 
-    /// Lets the client read a fault of a device that has this name at the virtual unit. One that finds no room is seen by
-    /// the number that is missing.
+    /// Lets the client read a fault of a device that has this name at the virtual unit. Of those that find no room it is
+    /// told before the next one that does.
     pub(super) fn put(&self, fault: &Fault, name: Bdf) {
-        let mut sequence = locked(&self.sequence);
+        let mut told = locked(&self.told);
+        let sequence = told.next;
+        told.next = sequence.wrapping_add(1) & SEQUENCE_MASK;
+        let lost = told.lost.map_or(Ok(()), |last| {
+            let header = VeventHeader {
+                flags: VEVENTQ_LOST_EVENTS.into(),
+                sequence: last.into(),
+            };
+            self.channel.put(header.as_bytes())
+        });
+        if lost.is_ok() {
+            told.lost = None;
+        }
         let header = VeventHeader {
             flags: 0.into(),
-            sequence: (*sequence).into(),
+            sequence: sequence.into(),
         };
-        *sequence = sequence.wrapping_add(1) & SEQUENCE_MASK;
         let event = [header.as_bytes(), record(fault, name).as_bytes()].concat();
-        if self.channel.put(&event).is_err() {
+        if lost.and_then(|()| self.channel.put(&event)).is_err() {
             tracing::debug!(%name, "an event is lost");
+            told.lost = Some(sequence);
         }
     }
 }

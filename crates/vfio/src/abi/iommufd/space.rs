@@ -102,8 +102,10 @@ pub(super) fn unmap(session: &Iommufd, message: Message<'_>) -> Result<Answer, I
         request.length = memory.snapshot().len_bytes().into();
         memory.unmap_all();
     } else {
-        at.checked_add(len_bytes).ok_or(IommufdError::Overflow)?;
-        memory.unmap(Gpa::new(at), len_bytes)?;
+        let before_last = len_bytes.checked_sub(1);
+        let before_last = before_last.ok_or(IommufdError::Value("the range is empty"))?;
+        at.checked_add(before_last).ok_or(IommufdError::Overflow)?;
+        request.length = memory.unmap_all_in(Gpa::new(at), len_bytes)?.into();
     }
     for (_, device) in objects.devices() {
         device.right.forget();

@@ -122,7 +122,9 @@ fn r44_r75_memory_is_mapped_from_files_and_unmapped() {
     const EOVERFLOW: i32 = 75;
     assert_eq!(rig.map_file(space, 7, !0xfff, 0x2000), Err(EOVERFLOW));
     assert_eq!(rig.map_file(space, 7, 0x800, 0x1000), Err(EINVAL));
-    assert_eq!(rig.unmap(space, 0x4000, 0x800), Err(EINVAL));
+    assert_eq!(rig.unmap(space, 0x4000, 0x800), Err(ENOENT), "it is cut");
+    assert_eq!(rig.unmap(space, 0x4000, 0), Err(EINVAL));
+    assert_eq!(rig.unmap(space, !0xfff, 0x2000), Err(EOVERFLOW));
     assert_eq!(rig.unmap(space, 0x5000, 0x1000), Err(ENOENT));
     assert_eq!(rig.unmap(space, 0x4000, 0x1000), Ok(0x1000));
     assert_eq!(rig.sees_plainly(0x4000), None);
@@ -131,6 +133,23 @@ fn r44_r75_memory_is_mapped_from_files_and_unmapped() {
     assert_eq!(rig.sees_plainly(0x8000), None);
     let without = [words(&[40, 7, space, 0]), vec![0; 24]].concat();
     assert_eq!(rig.ask(IOAS_MAP_FILE, &without).unwrap_err(), EBADF);
+}
+
+/// As VMMs do that unmap a section, or one half of all addresses, whatever is in it.
+#[test]
+fn r75_a_range_may_have_holes_and_cuts_no_map() {
+    let rig = Rig::new();
+    let space = rig.space().unwrap();
+    for at in [0x4000, 0x8000, 0x1_0000] {
+        rig.map_file(space, 7, at, 0x2000).unwrap();
+    }
+    assert_eq!(rig.unmap(space, 0x5000, 0x8000), Err(ENOENT));
+    assert_eq!(rig.unmap(space, 0, 0x9000), Err(ENOENT));
+    assert_eq!(rig.unmap(space, 0, 0xa000), Ok(0x4000));
+    assert_eq!(rig.unmap(space, 0, 0xa000), Err(ENOENT));
+    assert_eq!(rig.unmap(space, 1 << 63, 1 << 63), Err(ENOENT));
+    assert_eq!(rig.unmap(space, 0, 1 << 63), Ok(0x2000));
+    assert_eq!(rig.unmap(space, 0, u64::MAX), Ok(0), "everything");
 }
 
 #[test]
@@ -231,4 +250,23 @@ fn r78_what_the_spaces_of_a_vmm_map_is_bounded_together() {
     rig.map_file(one, 7, 0x1000, 0x7000).unwrap();
     drop(std::mem::replace(&mut rig.fd, other));
     rig.map_file(three, 7, 0, 0x8000).unwrap();
+}
+
+/// What devices remember of memory that was unmapped does not keep a VMM from mapping it again.
+#[test]
+fn r44_r78_what_is_unmapped_can_be_mapped_again_at_once() {
+    let rig = Rig::limited_to(Limits {
+        regions: 1,
+        bytes: RAM_BYTES,
+    });
+    rig.bind(PLACE).unwrap();
+    let space = rig.guest_space();
+    rig.attach(PLACE, space).unwrap();
+    let hold = rig.alice.container.default_hold(PLACE).unwrap();
+    let mut port = rig.parents[0].port();
+    for _ in 0..3 {
+        read(&mut port, holding(&hold), 0x1000).unwrap();
+        rig.unmap(space, 0, RAM_BYTES).unwrap();
+        rig.map_file(space, 7, 0, RAM_BYTES).unwrap();
+    }
 }

@@ -67,6 +67,33 @@ fn r62_r75_a_fault_is_told_in_the_names_of_the_virtual_device() {
     assert_eq!(next(&file), None);
 }
 
+/// A header alone tells that events are missing, the number of the last one in it, before the first that has room again.
+#[test]
+fn r61_r75_events_that_found_no_room_are_told_of() {
+    let rig = Rig::new();
+    let (device, parent, process) = rig.begin(0xa1);
+    let unit = rig.unit(VTD, device, parent).unwrap();
+    let nested = rig.nested(PASID, device, unit, process).unwrap();
+    rig.attach_pasid(PLACE, 7, nested).unwrap();
+    rig.virtual_device(unit, device, NAME).unwrap();
+    let (_, file) = rig.events(unit, VTD, 1).unwrap();
+    const FAULTS: u32 = 1000;
+    for _ in 0..FAULTS {
+        assert_eq!(rig.sees(7, BUFFER + 0x1000), None);
+    }
+    let told = std::iter::from_fn(|| next(&file)).count();
+    assert!((1..FAULTS as usize).contains(&told), "{told}");
+    assert_eq!(rig.sees(7, BUFFER + 0x1000), None);
+    assert_eq!(next(&file).unwrap(), words(&[1, FAULTS - 1]));
+    let event = next(&file).unwrap();
+    assert_eq!(event.len(), 24);
+    assert_eq!((word(&event, 0), word(&event, 4)), (0, FAULTS));
+    assert_eq!(rig.sees(7, BUFFER + 0x1000), None);
+    let event = next(&file).unwrap();
+    assert_eq!((word(&event, 0), word(&event, 4)), (0, FAULTS + 1));
+    assert_eq!(next(&file), None);
+}
+
 #[test]
 fn r75_units_devices_and_queues_keep_one_another() {
     let rig = Rig::new();

@@ -70,12 +70,15 @@ layout! {
     }
 }
 
+/// The header of an event: it stands alone, for events that found no room.
+pub const VEVENTQ_LOST_EVENTS: u32 = 1;
+
 layout! {
     /// What stands before each event in the file of a queue.
     VeventHeader, 8, {
-        /// Zero.
+        /// [`VEVENTQ_LOST_EVENTS`] or nothing.
         flags: U32 = 0,
-        /// The number of the event, below 2^31, after which it begins again: what is missing found no room.
+        /// The number of the event, or of the last one that was lost; below 2^31, after which it begins again.
         sequence: U32 = 4,
     }
 }
