@@ -5,9 +5,10 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use palisade_container::{Client, ClientError};
-use palisade_vfio::Abi;
+use palisade_vfio::{Abi, Nesting};
 use rustix::io::Errno;
 
 const VERSION_ANSWER: u16 = 2;
@@ -70,4 +71,29 @@ fn an_errno_that_there_is_not_is_eproto() {
         };
         assert_eq!(errno, Errno::PROTO);
     }
+}
+
+/// What follows in the stream belongs to a question that was given up: a later one must not take it for its own.
+#[test]
+fn a_connection_that_failed_once_is_over() {
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    theirs
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .unwrap();
+    let told = [1, 0, 1, 0, 4, 0, 0, 0, 0, 16, 0, 0];
+    ours.write_all(&message(VERSION_ANSWER, 0, 0, &told))
+        .unwrap();
+    let mut client = Client::over(theirs, Abi::V7).unwrap();
+    // An answer whose rest comes too late, and reads as one to the next question.
+    let rest = message(ANSWER, 2, 0, &[]);
+    let whole = message(ANSWER, 1, 0, &rest);
+    ours.write_all(&whole[..16]).unwrap();
+    assert!(matches!(client.info(), Err(ClientError::Socket(_))));
+    // It may find nobody there any more.
+    let _ = ours.write_all(&rest);
+    let nesting = client.set_nesting(Nesting::On);
+    assert!(matches!(nesting, Err(ClientError::Closed)), "{nesting:?}");
+    // The version, and the question.
+    assert_eq!((read(&mut ours), read(&mut ours)), (Some(0), Some(1)));
+    assert_eq!(read(&mut ours), None, "the server knows that it is over");
 }
