@@ -289,7 +289,8 @@ typedef struct palisade_fault_queue palisade_fault_queue_t;
 
 /** \brief
  *  Returns the descriptor that polls as readable when there is something to take. It is the queue's: do not
- *  read or close it. After it polls as readable, call `palisade_wait_fault` with a timeout of 0 until that returns 0. EINVAL.
+ *  read or close it. After it polls as readable, call `palisade_wait_fault` with a timeout of 0 until that returns 0.
+ *  The end of the connection is not to be seen there. EINVAL.
  */
 int32_t
 palisade_fault_eventfd (
@@ -671,7 +672,8 @@ palisade_unmap_all (
 
 /** \brief
  *  Waits for a record, so many milliseconds at the most, without a limit if negative, and takes it. Returns 1, or 0
- *  where none came or a signal did. Other calls on the queue wait as long. EINVAL.
+ *  where none came or a signal did. Other calls on the queue wait as long. EINVAL; ECONNRESET where there is none and the
+ *  connection has ended.
  */
 int32_t
 palisade_wait_fault (

@@ -160,7 +160,7 @@ impl Viommu {
     /// written where the guest looks. Returns when none has come for so long.
     ///
     /// # Errors
-    /// Those of the system.
+    /// [`ClientError::Closed`] when the connection has ended, and those of the system.
     pub fn deliver(
         faults: &mut FaultQueue,
         wait: Duration,

@@ -241,6 +241,7 @@ int main(int count, char **arguments)
     IS(-ENODEV, palisade_detach(vmm, bdf));
     palisade_disconnect(vmm);
     IS(0, palisade_take_fault(queue, &record));
+    IS(-ECONNRESET, palisade_wait_fault(queue, -1, &record));
     palisade_free_fault_queue(queue);
     return EXIT_SUCCESS;
 }

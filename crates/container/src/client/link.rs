@@ -1,5 +1,5 @@
 use std::net::Shutdown;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use palisade_vfio::abi::Number;
@@ -89,8 +89,20 @@ impl Link {
         Ok(answer)
     }
 
+    /// What polls as hung up once the connection has ended, on whichever side. It does not keep it from ending.
+    pub(super) fn watch(&self) -> Result<OwnedFd, ClientError> {
+        Ok(self.stream.try_clone()?.into())
+    }
+
     fn close(&self) {
         // Fails only where the server was faster.
         let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // Closing does not end it while somebody watches.
+        self.close();
     }
 }
