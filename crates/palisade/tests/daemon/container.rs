@@ -218,7 +218,8 @@ fn the_socket_has_the_mode_and_the_owner_of_its_configuration() {
     let gid = rustix::process::getegid().as_raw();
     let shared = start(&format!(", mode = \"0660\", group = {gid}"));
     assert_eq!(mode(&shared.socket("alice-container")), 0o660);
-    assert_eq!(mode(&shared.socket("alice-0")), 0o600);
+    assert_eq!(mode(&shared.socket("alice-0")), 0o660, "its function's");
+    assert_eq!(mode(&shared.socket("bob-0")), 0o600);
 }
 
 #[test]
