@@ -67,6 +67,15 @@ impl Viommu {
         self.look_at_all(guest)
     }
 
+    /// A function is plugged that the host attaches itself, as `palisade serve` does: the VMM has connected to its
+    /// vfio-user socket, and told its memory there. What is bound is bound again, as above.
+    ///
+    /// # Errors
+    /// The host's refusal.
+    pub fn function_connected(&mut self, guest: &impl Guest) -> Result<(), ClientError> {
+        self.look_at_all(guest)
+    }
+
     /// A function is unplugged, or reset for good.
     ///
     /// # Errors
