@@ -135,11 +135,12 @@ impl Viommu {
         bound
     }
 
-    /// Frees a PASID, which unbinds and drains it first, and answers the page requests that are open.
+    /// Frees a PASID, which unbinds and drains it first, and answers the page requests that are open. By the request that
+    /// needs no function, since the last one may be gone before its entries are.
     fn give_up(&mut self, pasid: GuestPasid) -> Result<(), ClientError> {
         match self.bound.remove(&pasid) {
             None => Ok(()),
-            Some(host) => self.client.free_pasid(host),
+            Some(host) => self.client.ioasid_free(host),
         }
     }
 

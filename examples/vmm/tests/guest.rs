@@ -246,6 +246,18 @@ fn r43_r44_functions_and_memory_come_and_go() {
 }
 
 #[test]
+fn r33_an_entry_that_is_cleared_when_no_function_is_left_is_given_back() {
+    let mut rig = Rig::new();
+    let books = rig.world.books();
+    rig.viommu.function_added(PLACE, &rig.machine).unwrap();
+    rig.enter(guest(5));
+    rig.viommu.function_removed(PLACE).unwrap();
+    rig.machine.pasid_table.clear();
+    rig.invalidate(Invalidation::PasidEntry(guest(5)));
+    assert_eq!(rig.world.books(), books);
+}
+
+#[test]
 fn r43_a_function_that_the_host_attaches_is_bound_when_it_comes_again() {
     let mut rig = Rig::new();
     let attach = |world: &World| {
