@@ -111,8 +111,8 @@ pub fn palisade_free_fault_queue(queue: Option<repr_c::Box<FaultQueue>>) {
 }
 
 /// Returns the descriptor that polls as readable when there is something to take. It is the queue's: do not
-/// read or close it. After it polls as readable, call `palisade_wait_fault` with a timeout of 0 until that returns 0.
-/// The end of the connection is not to be seen there. EINVAL.
+/// read or close it. After it polls as readable, call `palisade_wait_fault` with a timeout of 0 for as long as that returns
+/// 1. The end of the connection is not to be seen there. EINVAL.
 #[ffi_export]
 pub fn palisade_fault_eventfd(queue: Option<&FaultQueue>) -> i32 {
     call(|| Ok(needed(queue, "the queue")?.eventfd))
