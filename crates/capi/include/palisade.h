@@ -19,6 +19,9 @@
  *   other pointers unless the call succeeds.
  * - A handle may be used by several threads, whose calls on it wait for one another. While one gives it back, no other
  *   may use it. A fault queue is a handle of its own: one thread can wait at it while others make requests.
+ * - As long as the VMM has no function, PASIDs are neither given nor taken back, bound, unbound or invalidated: EFAULT
+ *   in version 1, EOPNOTSUPP in version 7. palisade_ioasid_alloc and palisade_ioasid_free need none.
+ * - A call waits for the server's answer, however long that takes.
  * - A null pointer where something is needed, a number that does not exist and a length that cannot be are EINVAL.
  * - A bug in the library is ENOTRECOVERABLE, from then on for every call on the same handle.
  * - A child of fork must not use its parent's handles. Descriptors are closed by exec.
@@ -289,7 +292,8 @@ typedef struct palisade_fault_queue palisade_fault_queue_t;
 
 /** \brief
  *  Returns the descriptor that polls as readable when there is something to take. It is the queue's: do not
- *  read or close it. After it polls as readable, call `palisade_wait_fault` with a timeout of 0 until that returns 0. EINVAL.
+ *  read or close it. After it polls as readable, call `palisade_wait_fault` with a timeout of 0 for as long as that returns
+ *  1. The end of the connection is not to be seen there. EINVAL.
  */
 int32_t
 palisade_fault_eventfd (
@@ -671,7 +675,8 @@ palisade_unmap_all (
 
 /** \brief
  *  Waits for a record, so many milliseconds at the most, without a limit if negative, and takes it. Returns 1, or 0
- *  where none came or a signal did. Other calls on the queue wait as long. EINVAL.
+ *  where none came or a signal did. Other calls on the queue wait as long. EINVAL; ECONNRESET where there is none and the
+ *  connection has ended.
  */
 int32_t
 palisade_wait_fault (

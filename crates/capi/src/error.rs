@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::ffi::CString;
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard};
 
@@ -43,6 +44,8 @@ impl From<ClientError> for Failure {
             ClientError::Refused(_, errno) | ClientError::Version { errno, .. } => *errno,
             // As the server says of a request of the other version.
             ClientError::NotInThisVersion(_) => Errno::NOTTY,
+            // A path that is longer than an address has room for, which the kernel never sees.
+            ClientError::Socket(error) if error.kind() == ErrorKind::InvalidInput => Errno::INVAL,
             ClientError::Socket(error) => Errno::from_io_error(error).unwrap_or(Errno::IO),
             ClientError::Closed => Errno::CONNRESET,
             ClientError::Frame(_) | ClientError::Answer => Errno::PROTO,

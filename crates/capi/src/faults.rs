@@ -111,7 +111,8 @@ pub fn palisade_free_fault_queue(queue: Option<repr_c::Box<FaultQueue>>) {
 }
 
 /// Returns the descriptor that polls as readable when there is something to take. It is the queue's: do not
-/// read or close it. After it polls as readable, call `palisade_wait_fault` with a timeout of 0 until that returns 0. EINVAL.
+/// read or close it. After it polls as readable, call `palisade_wait_fault` with a timeout of 0 for as long as that returns
+/// 1. The end of the connection is not to be seen there. EINVAL.
 #[ffi_export]
 pub fn palisade_fault_eventfd(queue: Option<&FaultQueue>) -> i32 {
     call(|| Ok(needed(queue, "the queue")?.eventfd))
@@ -128,7 +129,8 @@ pub fn palisade_take_fault(queue: Option<&FaultQueue>, record: Option<Out<'_, Re
 }
 
 /// Waits for a record, so many milliseconds at the most, without a limit if negative, and takes it. Returns 1, or 0
-/// where none came or a signal did. Other calls on the queue wait as long. EINVAL.
+/// where none came or a signal did. Other calls on the queue wait as long. EINVAL; ECONNRESET where there is none and the
+/// connection has ended.
 #[ffi_export]
 pub fn palisade_wait_fault(
     queue: Option<&FaultQueue>,

@@ -25,6 +25,9 @@ const RULES: &str = "
  *   other pointers unless the call succeeds.
  * - A handle may be used by several threads, whose calls on it wait for one another. While one gives it back, no other
  *   may use it. A fault queue is a handle of its own: one thread can wait at it while others make requests.
+ * - As long as the VMM has no function, PASIDs are neither given nor taken back, bound, unbound or invalidated: EFAULT
+ *   in version 1, EOPNOTSUPP in version 7. palisade_ioasid_alloc and palisade_ioasid_free need none.
+ * - A call waits for the server's answer, however long that takes.
  * - A null pointer where something is needed, a number that does not exist and a length that cannot be are EINVAL.
  * - A bug in the library is ENOTRECOVERABLE, from then on for every call on the same handle.
  * - A child of fork must not use its parent's handles. Descriptors are closed by exec.

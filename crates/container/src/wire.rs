@@ -188,11 +188,12 @@ impl Header {
     /// Of an answer what it says.
     ///
     /// # Errors
-    /// Its errno.
+    /// Its errno. The server may make a number up: that is EPROTO.
     pub fn outcome(&self) -> Result<i32, Errno> {
         match self.number_or_errno.get().cast_signed() {
             0 => Ok(self.value.get()),
-            errno => Err(Errno::from_raw_os_error(errno)),
+            errno @ 1..4096 => Err(Errno::from_raw_os_error(errno)),
+            _ => Err(Errno::PROTO),
         }
     }
 }

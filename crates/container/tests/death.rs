@@ -13,10 +13,11 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use common::*;
 use palisade_container::{
-    AllowedUids, Client, Gate, Invalidate, NotAllowed, Peer, Process, Server, Which,
+    AllowedUids, Client, ClientError, Gate, Invalidate, NotAllowed, Peer, Process, Server, Which,
 };
 use palisade_ioasid::PasidRange;
 use palisade_iommu::{PageResponse, Requester};
@@ -217,7 +218,7 @@ fn r33_a_client_that_is_killed_while_it_asks_leaves_the_books_as_they_were() {
     let root = world.process(&[(BUFFER, 0x1000)]);
     for round in 0..12 {
         let mut child = served.process(9, root);
-        std::thread::sleep(std::time::Duration::from_micros(round * 777));
+        std::thread::sleep(Duration::from_micros(round * 777));
         child.kill().unwrap();
         child.wait().unwrap();
         world.wait_for(&books);
@@ -234,7 +235,7 @@ fn r33_of_two_clients_of_one_vmm_the_last_that_is_killed_takes_all_along() {
     let mut second = served.process(5, root);
     first.kill().unwrap();
     first.wait().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(20));
+    std::thread::sleep(Duration::from_millis(20));
     assert_ne!(world.books(), books);
     second.kill().unwrap();
     second.wait().unwrap();
@@ -252,6 +253,30 @@ fn r33_the_end_of_the_server_is_the_end_of_its_clients() {
     served.server = None;
     assert_eq!(served.world.books(), books, "it waits for them");
     assert!(client.info().is_err());
+}
+
+#[test]
+fn r33_who_waits_for_faults_is_told_that_the_connection_has_ended() {
+    const LONG: Duration = Duration::from_secs(15);
+    let mut served = Served::of(World::offering(), Arc::new(AllowedUids::own()));
+    // By the server.
+    let mut client = Client::connect(&served.socket, Abi::V7).unwrap();
+    let mut faults = client.fault_queue().unwrap();
+    assert_eq!(faults.wait(Duration::ZERO).unwrap(), None);
+    let begun = Instant::now();
+    let waiter = std::thread::spawn(move || faults.wait(LONG));
+    std::thread::sleep(Duration::from_millis(20));
+    served.server = None;
+    let told = waiter.join().unwrap();
+    assert!(matches!(told, Err(ClientError::Closed)), "{told:?}");
+    assert!(begun.elapsed() < LONG);
+    // By the client itself, whatever its queue still holds.
+    let (mut client, serving) = served.world.client(Abi::V7);
+    let mut faults = client.fault_queue().unwrap();
+    drop(client);
+    assert_eq!(serving.end(), Ok(()));
+    assert!(matches!(faults.wait(LONG), Err(ClientError::Closed)));
+    assert!(begun.elapsed() < LONG);
 }
 
 #[test]

@@ -332,6 +332,36 @@ fn r75_a_queue_is_in_use_until_its_file_is_closed() {
 }
 
 #[test]
+fn r75_threads_that_wait_at_one_queue_wait_no_longer_than_they_say() {
+    let mut vmm = Vmm::new();
+    let root = vmm.world.process(&[]);
+    let table = vmm.table(root);
+    vmm.client.attach(PLACE, Some(guest(7)), table).unwrap();
+    let short = Duration::from_millis(300);
+    for round in 0..8 {
+        let (tell, told) = mpsc::channel();
+        let both = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                let (tell, requests, both) = (tell.clone(), &vmm.requests, &both);
+                scope.spawn(move || {
+                    both.wait();
+                    tell.send(requests.wait(short).unwrap()).unwrap();
+                });
+            }
+            let asked = vmm.ask(7, round << 12);
+            let ends = [(); 2].map(|()| told.recv_timeout(Duration::from_secs(5)));
+            if ends.iter().any(Result::is_err) {
+                // Lets go of who still waits.
+                drop(vmm.ask(7, (1 << 40) + (round << 12)));
+                panic!("{ends:?}");
+            }
+            drop(asked);
+        });
+    }
+}
+
+#[test]
 fn r33_r75_a_queue_ends_with_its_connection() {
     let vmm = Vmm::new();
     let Vmm {

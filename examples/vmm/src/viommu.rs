@@ -67,6 +67,15 @@ impl Viommu {
         self.look_at_all(guest)
     }
 
+    /// A function is plugged that the host attaches itself, as `palisade serve` does: the VMM has connected to its
+    /// vfio-user socket, and told its memory there. What is bound is bound again, as above.
+    ///
+    /// # Errors
+    /// The host's refusal.
+    pub fn function_connected(&mut self, guest: &impl Guest) -> Result<(), ClientError> {
+        self.look_at_all(guest)
+    }
+
     /// A function is unplugged, or reset for good.
     ///
     /// # Errors
@@ -126,11 +135,12 @@ impl Viommu {
         bound
     }
 
-    /// Frees a PASID, which unbinds and drains it first, and answers the page requests that are open.
+    /// Frees a PASID, which unbinds and drains it first, and answers the page requests that are open. By the request that
+    /// needs no function, since the last one may be gone before its entries are.
     fn give_up(&mut self, pasid: GuestPasid) -> Result<(), ClientError> {
         match self.bound.remove(&pasid) {
             None => Ok(()),
-            Some(host) => self.client.free_pasid(host),
+            Some(host) => self.client.ioasid_free(host),
         }
     }
 
@@ -160,7 +170,7 @@ impl Viommu {
     /// written where the guest looks. Returns when none has come for so long.
     ///
     /// # Errors
-    /// Those of the system.
+    /// [`ClientError::Closed`] when the connection has ended, and those of the system.
     pub fn deliver(
         faults: &mut FaultQueue,
         wait: Duration,

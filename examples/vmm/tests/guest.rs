@@ -19,8 +19,9 @@ use common::*;
 use palisade_container::{AllowedUids, FaultQueue, Server};
 use palisade_iommu::{
     ExtendedAccessed, Fault, FaultReason, GroupIndex, Levels, PageRequest, PageResponse, Requester,
-    SupervisorRequests,
+    Sharing, SupervisorRequests,
 };
+use palisade_memory::{GuestMemory, Protection};
 use palisade_units::{Access, Gpa, GuestPasid, HostPasid, Iova};
 use tempfile::TempDir;
 use vmm::{Guest, Invalidation, Pages, PasidEntry, Viommu};
@@ -242,6 +243,44 @@ fn r43_r44_functions_and_memory_come_and_go() {
     assert_eq!(rig.read(host, BUFFER), Some(0xa1));
     rig.viommu.ram_removed(Gpa::new(0), RAM_BYTES).unwrap();
     assert_eq!(rig.read(host, BUFFER), None);
+}
+
+#[test]
+fn r33_an_entry_that_is_cleared_when_no_function_is_left_is_given_back() {
+    let mut rig = Rig::new();
+    let books = rig.world.books();
+    rig.viommu.function_added(PLACE, &rig.machine).unwrap();
+    rig.enter(guest(5));
+    rig.viommu.function_removed(PLACE).unwrap();
+    rig.machine.pasid_table.clear();
+    rig.invalidate(Invalidation::PasidEntry(guest(5)));
+    assert_eq!(rig.world.books(), books);
+}
+
+#[test]
+fn r43_a_function_that_the_host_attaches_is_bound_when_it_comes_again() {
+    let mut rig = Rig::new();
+    let attach = |world: &World| {
+        let memory = GuestMemory::new();
+        let (ram, whole) = (world.ram.backing(), Protection::ReadWrite);
+        memory.map(Gpa::new(0), RAM_BYTES, ram, whole).unwrap();
+        let function = world.function.clone();
+        let attached = world
+            .container
+            .attach(PLACE, function, Sharing::Mediated, memory);
+        attached.unwrap()
+    };
+    let attachment = attach(&rig.world);
+    rig.viommu.function_connected(&rig.machine).unwrap();
+    rig.enter(guest(5));
+    let host = rig.host(guest(5)).unwrap();
+    assert_eq!(rig.read(host, BUFFER), Some(0xa1));
+    drop(attachment);
+    assert_eq!(rig.read(host, BUFFER), None);
+    let _attachment = attach(&rig.world);
+    assert_eq!(rig.read(host, BUFFER), None);
+    rig.viommu.function_connected(&rig.machine).unwrap();
+    assert_eq!(rig.read(host, BUFFER), Some(0xa1));
 }
 
 /// Three levels are not a first stage's. What was there before is gone all the same, and other entries are looked at.

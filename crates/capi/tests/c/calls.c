@@ -41,6 +41,9 @@ static void nothing_is_refused(palisade_client_t *vmm)
     IS(-EINVAL, palisade_connect("/nowhere", 7, NULL));
     IS(-EINVAL, palisade_connect("/nowhere", 2, &none));
     IS(-ENOENT, palisade_connect("/nowhere", 7, &none));
+    char too_long[200] = "/";
+    memset(too_long + 1, 'x', sizeof too_long - 2);
+    IS(-EINVAL, palisade_connect(too_long, 7, &none));
     palisade_disconnect(NULL);
     palisade_free_text(NULL);
     palisade_free_function_list(NULL);
@@ -175,6 +178,19 @@ int main(int count, char **arguments)
     IS(-EINVAL, palisade_function_at(list, 1, &function));
     palisade_free_function_list(list);
     IS(-ENODEV, palisade_attach(vmm, PALISADE_BDF(0, 5, 1)));
+
+    /* There is no function yet. */
+    const int nowhere = abi == 1 ? -EFAULT : -EOPNOTSUPP;
+    palisade_process_t process = { .root = 0x1000, .levels = 4, .flags = PALISADE_PROCESS_SUPERVISOR };
+    IS(0, palisade_ioasid_alloc(vmm, 40, 40, &pasid));
+    IS(nowhere, palisade_alloc_pasid(vmm, 1, 5, &other));
+    IS(nowhere, palisade_bind(vmm, pasid, PALISADE_NO_PASID, &process));
+    IS(nowhere, palisade_unbind(vmm, pasid));
+    IS(nowhere, palisade_free_pasid(vmm, pasid));
+    IS(nowhere, palisade_invalidate_pasid(vmm, PALISADE_CACHE_UNIT, pasid));
+    IS(nowhere, palisade_invalidate_all(vmm, PALISADE_CACHE_UNIT));
+    IS(0, palisade_ioasid_free(vmm, pasid));
+
     IS(0, palisade_attach(vmm, bdf));
     IS(-EEXIST, palisade_attach(vmm, bdf));
 
@@ -192,7 +208,6 @@ int main(int count, char **arguments)
     IS(0, palisade_lost_faults(queue, &lost));
     IS(0, (int)lost);
 
-    palisade_process_t process = { .root = 0x1000, .levels = 4, .flags = PALISADE_PROCESS_SUPERVISOR };
     palisade_range_t range = { .granule_bytes = 4096, .count = 2, .flags = PALISADE_RANGE_LEAVES };
     IS(0, palisade_alloc_pasid(vmm, 10, 20, &pasid));
     IS(10, (int)pasid);
@@ -241,6 +256,7 @@ int main(int count, char **arguments)
     IS(-ENODEV, palisade_detach(vmm, bdf));
     palisade_disconnect(vmm);
     IS(0, palisade_take_fault(queue, &record));
+    IS(-ECONNRESET, palisade_wait_fault(queue, -1, &record));
     palisade_free_fault_queue(queue);
     return EXIT_SUCCESS;
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -12,8 +13,16 @@ pub(crate) fn prefix() -> &'static Path {
     let install = || {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("palisade-c");
         let _ = std::fs::remove_dir_all(&folder);
-        let mut make = Command::new("make");
-        make.args(["--silent", "-C", env!("CARGO_MANIFEST_DIR"), "install"])
+        // As one who keeps what he makes to himself, which what is installed is not to be.
+        let mut make = Command::new("sh");
+        make.args(["-c", "umask 077; exec \"$@\"", "sh"])
+            .args([
+                "make",
+                "--silent",
+                "-C",
+                env!("CARGO_MANIFEST_DIR"),
+                "install",
+            ])
             .arg(format!("PREFIX={}", folder.display()))
             .arg(format!("CARGO={}", env!("CARGO")))
             .arg("PROFILE=dev");
@@ -118,6 +127,23 @@ fn the_library_goes_by_the_name_of_its_interface() {
     assert_eq!(link("libpalisade.so.0"), Path::new(&full));
     assert_eq!(flags(&["--modversion"]), [version]);
     assert_eq!(flags(&["--variable=prefix"]), [prefix().to_str().unwrap()]);
+}
+
+#[test]
+fn everybody_may_read_what_is_installed() {
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let files = [
+        ("include", 0o755),
+        ("include/palisade.h", 0o644),
+        ("lib", 0o755),
+        ("lib/libpalisade.a", 0o644),
+        ("lib/libpalisade.so", 0o755),
+        ("lib/pkgconfig", 0o755),
+        ("lib/pkgconfig/palisade.pc", 0o644),
+    ];
+    for (file, wanted) in files {
+        assert_eq!(mode(&prefix().join(file)), wanted, "{file}");
+    }
 }
 
 #[test]

@@ -21,12 +21,13 @@ use super::{Client, ClientError, starts_with};
 /// Where the tail stands, which alone a client writes.
 const TAIL: u64 = 4;
 
-/// What a VMM is told of its functions: the client's end of a ring. Goes on without the [`Client`], as long as that
-/// is connected.
+/// What a VMM is told of its functions: the client's end of a ring. It is fed as long as the [`Client`] is
+/// connected.
 #[derive(Debug)]
 pub struct FaultQueue {
     region: GuestMemory,
     eventfd: OwnedFd,
+    connection: OwnedFd,
     entries: u32,
     entry_bytes: u32,
     tail: u32,
@@ -52,7 +53,7 @@ impl FaultQueue {
     /// Waits until there is a record, or for so long, and takes it.
     ///
     /// # Errors
-    /// Those of the system.
+    /// [`ClientError::Closed`] where there is none and the connection has ended, and those of the system.
     pub fn wait(&mut self, timeout: Duration) -> Result<Option<FaultRecord>, ClientError> {
         // The tail was written before this looks at the head, and the server does the two the other way round: so it
         // rings for a record that is not seen here.
@@ -61,15 +62,23 @@ impl FaultQueue {
             return Ok(Some(record));
         }
         let timeout = Timespec::try_from(timeout).ok();
-        let mut fds = [PollFd::new(&self.eventfd, PollFlags::IN)];
+        let mut fds = [
+            PollFd::new(&self.eventfd, PollFlags::IN),
+            // Answers to requests are none of its business, but nobody rings any more when the other side is gone.
+            PollFd::new(&self.connection, PollFlags::RDHUP),
+        ];
         match poll(&mut fds, timeout.as_ref()) {
             Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(self.take()),
             Ok(_) => {}
             Err(errno) => return Err(ClientError::Socket(errno.into())),
         }
+        let has_ended = !fds[1].revents().is_empty();
         // The counter only says that it rang.
         let _ = rustix::io::read(&self.eventfd, &mut [0; 8]);
-        Ok(self.take())
+        match self.take() {
+            None if has_ended => Err(ClientError::Closed),
+            taken => Ok(taken),
+        }
     }
 
     /// How many faults found no room.
@@ -78,7 +87,7 @@ impl FaultQueue {
         self.head().map_or(0, |head| head.lost.get())
     }
 
-    /// What is readable while there may be something to take.
+    /// What is readable while there may be something to take. The end of the connection is not to be seen there.
     #[must_use]
     pub fn eventfd(&self) -> &OwnedFd {
         &self.eventfd
@@ -103,6 +112,7 @@ impl Client {
     pub fn fault_queue(&mut self) -> Result<FaultQueue, ClientError> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let eventfd = eventfd(0, flags).map_err(|errno| ClientError::Socket(errno.into()))?;
+        let connection = self.link.watch()?;
         let request = FaultRing {
             argsz: FaultRing::ARGSZ.into(),
             ..FaultRing::default()
@@ -126,6 +136,7 @@ impl Client {
         Ok(FaultQueue {
             region,
             eventfd,
+            connection,
             entries,
             entry_bytes,
             tail: head.tail.get(),

@@ -1,4 +1,5 @@
-use std::os::fd::BorrowedFd;
+use std::net::Shutdown;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use palisade_vfio::abi::Number;
@@ -49,7 +50,8 @@ impl Link {
     }
 
     /// Makes a request, on a file where the form of the requests has several, and gives back the answer, also one
-    /// with an errno.
+    /// with an errno. Where none comes the connection is over: what comes later would be taken for the answer to
+    /// another question.
     pub(super) fn call(
         &mut self,
         number: Number,
@@ -69,11 +71,38 @@ impl Link {
         if message.len() > self.limits.max_message_bytes.get() as usize {
             return Err(ClientError::TooLong);
         }
-        send(&self.stream, &message, descriptors)?;
+        let answer = self.exchange(&message, id, descriptors);
+        answer.inspect_err(|_| self.close())
+    }
+
+    fn exchange(
+        &self,
+        message: &[u8],
+        id: u16,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<Message, ClientError> {
+        send(&self.stream, message, descriptors)?;
         let answer = receive(&self.stream)?;
         if answer.head.kind != Kind::Answer || answer.head.header.id.get() != id {
             return Err(ClientError::Answer);
         }
         Ok(answer)
+    }
+
+    /// What polls as hung up once the connection has ended, on whichever side. It does not keep it from ending.
+    pub(super) fn watch(&self) -> Result<OwnedFd, ClientError> {
+        Ok(self.stream.try_clone()?.into())
+    }
+
+    fn close(&self) {
+        // Fails only where the server was faster.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // Closing does not end it while somebody watches.
+        self.close();
     }
 }

@@ -148,8 +148,10 @@ pub(crate) const SERVE: &str = "
 ## At `palisade serve`
 
 A tenant that has a `container` in its [configuration](configuration.md) is a VMM, and one process at a time: while one has a
-connection, others find theirs closed. The host attaches the tenant's functions itself, each as long as the VMM is connected to
-its vfio-user socket, at its `guest_bdf`. They reach the memory that the VMM tells of there, by DMA_MAP. So
+connection, others find theirs closed. Eight of its connections are served at a time, and further ones wait until one ends.
+The host attaches the tenant's functions itself, each as long as the VMM is connected to
+its vfio-user socket, at its `guest_bdf`; the same users may open that. They reach the memory that the VMM tells of there, by
+DMA_MAP. So
 
 - a VMM connects to a function before it asks for PASIDs, and binds once more what a function that comes later is to have;
 - no function is offered: PALISADE_FUNCTION_ATTACH and PALISADE_FUNCTION_DETACH are ENODEV, and memory that is mapped by

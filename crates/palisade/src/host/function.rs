@@ -14,7 +14,7 @@ use super::{
     tenant::Tenant,
 };
 use crate::{
-    config::{FunctionConfig, SocketPermissions},
+    config::FunctionConfig,
     control::{MdevLine, Origin},
 };
 
@@ -156,7 +156,7 @@ impl Door {
         let serve = move |stream| served.serve(stream);
         let listener = Listener::open(
             path,
-            SocketPermissions::PRIVATE,
+            function.tenant.permissions(),
             &name.to_string(),
             &stop,
             AtOnce::One,

@@ -193,10 +193,11 @@ impl Host {
         };
         for (tenant, config) in host.shared.tenants.clone().into_iter().zip(&config.tenants) {
             // A VMM has a connection for each of its parts that make requests.
-            let (permissions, at_once) = match &config.iommu {
-                GuestIommu::Unit(_) => (SocketPermissions::PRIVATE, AtOnce::One),
-                GuestIommu::Container(container) => (container.permissions, AtOnce::Several),
+            let at_once = match &config.iommu {
+                GuestIommu::Unit(_) => AtOnce::One,
+                GuestIommu::Container(_) => AtOnce::Several,
             };
+            let permissions = tenant.permissions();
             let name = format!("{}-iommu", config.name);
             let serve = move |stream| tenant.serve_iommu(stream);
             host.listen(config.iommu.socket(), permissions, &name, at_once, serve)?;

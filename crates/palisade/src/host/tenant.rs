@@ -26,7 +26,7 @@ use super::{
     vmm::ServedVmm,
 };
 use crate::{
-    config::{GuestIommu, TenantConfig},
+    config::{GuestIommu, SocketPermissions, TenantConfig},
     control::{LedgerBinding, LedgerLine, LedgerTenant},
 };
 
@@ -128,8 +128,22 @@ impl Tenant {
         }
     }
 
-    /// Lets a connection in that is of the tenant's one process.
+    /// Who may open the sockets of its functions, and that of its IOMMU.
+    pub(crate) fn permissions(&self) -> SocketPermissions {
+        match &self.iommu {
+            Iommu::Unit(_) => SocketPermissions::PRIVATE,
+            Iommu::Vmm(vmm) => vmm.permissions(),
+        }
+    }
+
+    /// Lets a connection in that is of the tenant's one process, and of a user who is allowed.
     pub(crate) fn admit(&self, what: &str, stream: &UnixStream) -> Option<Admission> {
+        if let Iommu::Vmm(vmm) = &self.iommu
+            && let Err(e) = vmm.check(stream)
+        {
+            self.refuse(what, &e);
+            return None;
+        }
         match self.gate.admit(stream) {
             Ok(admission) => {
                 tracing::info!(tenant = self.name, what, pid = %admission.pid(), "connected");
@@ -188,10 +202,6 @@ impl Tenant {
     }
 
     fn serve_vmm(&self, vmm: &ServedVmm, stream: &UnixStream) {
-        if let Err(e) = vmm.check(stream) {
-            self.refuse("container", &e);
-            return;
-        }
         let Some(admission) = self.admit("container", stream) else {
             return;
         };
@@ -246,7 +256,7 @@ impl Tenant {
         let connection = Connection::new(stream, Arc::clone(&function), maps)?;
         let connection = match &self.iommu {
             Iommu::Unit(_) => connection,
-            // A socket of their own says who may make requests; here the functions' does.
+            // Whoever was let in may make requests.
             Iommu::Vmm(vmm) => connection.offer_pasids(vmm.offer()),
         };
         let peer = connection.peer();

@@ -12,7 +12,7 @@ use palisade_vfio_user::PasidOffer;
 use palisade_vtd::spec::capability::{CAPABILITIES, EXTENDED};
 
 use super::requests;
-use crate::config::ContainerConfig;
+use crate::config::{ContainerConfig, SocketPermissions};
 
 /// A first stage of five levels.
 const ADDRESS_BITS: u16 = 57;
@@ -20,6 +20,7 @@ const ADDRESS_BITS: u16 = 57;
 pub(super) struct ServedVmm {
     vmm: Vmm,
     allowed: AllowedUids,
+    permissions: SocketPermissions,
 }
 
 /// Why a client is not served.
@@ -53,7 +54,13 @@ impl ServedVmm {
         Self {
             vmm: Vmm::with(container, offers),
             allowed,
+            permissions: config.permissions,
         }
+    }
+
+    /// Who may open its socket, and those of its functions.
+    pub(super) fn permissions(&self) -> SocketPermissions {
+        self.permissions
     }
 
     /// Whether the process at the other end is allowed here.

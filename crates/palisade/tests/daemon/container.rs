@@ -167,6 +167,79 @@ fn r33_the_last_connection_of_a_vmm_gives_all_back() {
     daemon.wait_for_end_of("alice");
 }
 
+/// The state of alice's PASIDs, and how many functions each is bound on.
+fn bound(daemon: &Daemon) -> Vec<(String, usize)> {
+    let ledger = daemon.ledger();
+    let alice = ledger.tenants.iter().find(|t| t.name == "alice").unwrap();
+    let lines = alice.pasids.iter();
+    lines
+        .map(|line| (line.state.clone(), line.bound.len()))
+        .collect()
+}
+
+#[test]
+fn r33_r43_a_function_that_goes_is_unbound_and_what_comes_in_its_place_is_bound_anew() {
+    let daemon = start("");
+    let mut client = connect(&daemon).unwrap();
+    let guest = Guest::new(1 << 20).unwrap();
+    let plug = || Link::connect(&daemon.socket("alice-0"), "the slice", &guest).unwrap();
+    let mut link = plug();
+    let pasid = client.alloc_pasid(PasidRange::ALL).unwrap();
+    let name = GuestPasid::new(NAME).unwrap();
+    let process = Process::at(palisade_units::Gpa::new(0x1000));
+    client.bind(pasid, Some(name), process).unwrap();
+    // The slice's own, and the process.
+    assert_eq!(bound(&daemon), [("active".into(), 1), ("active".into(), 1)]);
+    for _ in 0..3 {
+        // With the queue at work for it, too.
+        enable(&mut link, NAME);
+        drop(link);
+        wait_until("the slice is gone", || bound(&daemon).len() == 1);
+        assert_eq!(bound(&daemon)[0].1, 0);
+        // It is the VMM's still, under the same name, and the function that comes is bound when the VMM says so.
+        link = plug();
+        assert_eq!(bound(&daemon).iter().map(|line| line.1).sum::<usize>(), 1);
+        client.bind(pasid, Some(name), process).unwrap();
+        assert_eq!(bound(&daemon).iter().map(|line| line.1).sum::<usize>(), 2);
+    }
+    drop(link);
+    wait_until("the slice is gone", || bound(&daemon).len() == 1);
+    client.free_pasid(pasid).unwrap_err();
+    assert_eq!(held(&daemon), 1);
+    client.ioasid_free(pasid).unwrap();
+    assert_eq!(held(&daemon), 0);
+}
+
+#[test]
+fn r33_a_vmm_whose_host_is_killed_is_told_so_and_comes_again() {
+    let daemon = start("");
+    let mut client = connect(&daemon).unwrap();
+    let mut faults = client.fault_queue().unwrap();
+    client.ioasid_alloc(PasidRange::ALL).unwrap();
+    let config = fs::read_to_string(daemon.folder().join("host.toml")).unwrap();
+    let folder = daemon.kill();
+    let told = faults.wait(std::time::Duration::from_secs(30));
+    assert!(matches!(told, Err(ClientError::Closed)), "{told:?}");
+    assert!(matches!(client.info(), Err(ClientError::Closed)));
+    let daemon = Daemon::start_in(folder, &config);
+    assert_eq!(held(&daemon), 0);
+    let mut client = connect(&daemon).unwrap();
+    client.ioasid_alloc(PasidRange::ALL).unwrap();
+    assert_eq!(held(&daemon), 1);
+}
+
+#[test]
+fn a_ninth_connection_waits_until_one_of_eight_ends() {
+    let daemon = start("");
+    let mut clients: Vec<_> = (0..8).map(|_| connect(&daemon).unwrap()).collect();
+    let socket = daemon.socket("alice-container");
+    let ninth = std::thread::spawn(move || Client::connect(&socket, Abi::V7));
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert!(!ninth.is_finished());
+    clients.pop();
+    ninth.join().unwrap().unwrap().info().unwrap();
+}
+
 /// A VMM that translates for no device: the host's do not ask it.
 struct NoDevice;
 
@@ -228,7 +301,8 @@ fn the_socket_has_the_mode_and_the_owner_of_its_configuration() {
     let gid = rustix::process::getegid().as_raw();
     let shared = start(&format!(", mode = \"0660\", group = {gid}"));
     assert_eq!(mode(&shared.socket("alice-container")), 0o660);
-    assert_eq!(mode(&shared.socket("alice-0")), 0o600);
+    assert_eq!(mode(&shared.socket("alice-0")), 0o660, "its function's");
+    assert_eq!(mode(&shared.socket("bob-0")), 0o600);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! examples/python/session.py and iommufd_session.py: a VMM in another language, whose client knows `docs/container.md` and nothing else.
 
+use std::fs;
+use std::os::unix::{fs::PermissionsExt, process::CommandExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -8,6 +10,7 @@ use palisade_driver::{Guest, Link};
 use crate::container::start;
 use crate::host::Daemon;
 
+const NOBODY: u32 = 65534;
 const EFAULT: &str = "EFAULT";
 const EOPNOTSUPP: &str = "EOPNOTSUPP";
 
@@ -58,15 +61,20 @@ freed; binding it: ENOENT
 
 /// Runs the session as alice's VMM. Bob's has a slice already, whose PASID is the first.
 fn run(daemon: &Daemon, name: &str, form: &[&str]) -> String {
+    run_by(daemon, &mut session(&script(name), daemon, form))
+}
+
+fn session(script: &Path, daemon: &Daemon, form: &[&str]) -> Command {
+    let mut command = Command::new("python3");
+    command.arg("-B").arg(script).args(form);
+    command.args([daemon.socket("alice-container"), daemon.socket("alice-0")]);
+    command
+}
+
+fn run_by(daemon: &Daemon, session: &mut Command) -> String {
     let guest = Guest::new(1 << 20).unwrap();
     let bob = Link::connect(&daemon.socket("bob-0"), "the slice", &guest).unwrap();
-    let said = Command::new("python3")
-        .arg("-B")
-        .arg(script(name))
-        .args(form)
-        .args([daemon.socket("alice-container"), daemon.socket("alice-0")])
-        .output()
-        .unwrap();
+    let said = session.output().unwrap();
     let complaint = String::from_utf8(said.stderr).unwrap();
     assert!(said.status.success(), "{complaint}");
     drop(bob);
@@ -101,4 +109,35 @@ fn r23_r24_r39_r62_r63_a_client_in_python_speaks_version_1() {
 #[test]
 fn r23_r24_r39_r62_r63_a_client_in_python_speaks_version_7() {
     assert_eq!(run(&start(""), "session.py", &["7"]), says(EOPNOTSUPP, 3));
+}
+
+/// The functions' sockets are as open as the container's, and to the same users. Only root can become another user to try
+/// that.
+#[test]
+fn a_vmm_of_another_user_has_its_functions_too() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not tried: only root can become another user");
+        return;
+    }
+    let allow = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let daemon = start(&format!(", uids = [{NOBODY}], owner = {NOBODY}"));
+    allow(daemon.folder(), 0o755);
+    // Copies, since the folders above the script may be closed to that user.
+    for file in fs::read_dir(script("session.py").parent().unwrap()).unwrap() {
+        let file = file.unwrap();
+        if file.file_type().unwrap().is_file() {
+            let copy = daemon.folder().join(file.file_name());
+            fs::copy(file.path(), &copy).unwrap();
+            allow(&copy, 0o644);
+        }
+    }
+    let mut session = session(&daemon.folder().join("session.py"), &daemon, &["7"]);
+    session.uid(NOBODY).gid(NOBODY);
+    assert_eq!(run_by(&daemon, &mut session), says(EOPNOTSUPP, 3));
+    // Root may open them all, and is not named.
+    let guest = Guest::new(1 << 20).unwrap();
+    let refused = Link::connect(&daemon.socket("alice-0"), "the slice", &guest);
+    assert!(refused.is_err());
 }

@@ -11,7 +11,8 @@ use palisade_vfio::abi::iommufd::layout::{
 };
 use palisade_vfio::abi::iommufd::{IommufdRequest, ObjectId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, read, write};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use zerocopy::IntoBytes;
 
 use super::super::{ClientError, starts_with};
@@ -62,7 +63,7 @@ impl IommufdClient {
 }
 
 impl PageRequests {
-    /// Waits for a page request, or for so long.
+    /// Waits for a page request, or for so long at the most.
     ///
     /// # Errors
     /// [`ClientError::Closed`] where the queue is gone, and those of the system.
@@ -104,7 +105,7 @@ impl PageRequests {
             }
             .into(),
         };
-        match write(&self.file, answer.as_bytes()) {
+        match send(&self.file, answer.as_bytes(), SendFlags::NOSIGNAL) {
             Ok(_) => Ok(()),
             Err(Errno::PIPE) => Err(ClientError::Closed),
             Err(errno) => Err(ClientError::Socket(errno.into())),
@@ -118,7 +119,7 @@ impl PageRequests {
     }
 }
 
-/// Reads a whole record. `false` where there is none in time.
+/// Reads a whole record. `false` where there is none in time, or a signal or another thread was faster.
 fn read_record(file: &OwnedFd, timeout: Duration, into: &mut [u8]) -> Result<bool, ClientError> {
     match read_up_to(file, timeout, into)? {
         0 => Ok(false),
@@ -127,7 +128,7 @@ fn read_record(file: &OwnedFd, timeout: Duration, into: &mut [u8]) -> Result<boo
     }
 }
 
-/// Reads a record, and says how long it is; 0 where there is none in time.
+/// Reads a record, and says how long it is; 0 where there is none in time, or a signal or another thread was faster.
 pub(super) fn read_up_to(
     file: &OwnedFd,
     timeout: Duration,
@@ -140,9 +141,11 @@ pub(super) fn read_up_to(
         Ok(_) => {}
         Err(errno) => return Err(ClientError::Socket(errno.into())),
     }
-    match read(file, &mut *into) {
-        Ok(0) => Err(ClientError::Closed),
-        Ok(len_bytes) => Ok(len_bytes),
+    // Another thread may have taken what was there.
+    match recv(file, &mut *into, RecvFlags::DONTWAIT) {
+        Ok((0, _)) => Err(ClientError::Closed),
+        Ok((len_bytes, _)) => Ok(len_bytes),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(0),
         Err(errno) => Err(ClientError::Socket(errno.into())),
     }
 }
