@@ -6,6 +6,7 @@ FORM is 1, 7 or 3, which is the iommufd's. The host at CONTAINER offers a functi
 a copy is asked for, in place of the registers of a device, and the status comes back.
 """
 
+import os
 import socket
 import struct
 import sys
@@ -87,6 +88,8 @@ def by_iommufd(path, device_socket):
     print("invalidated", fd.invalidate(table, [(FROM, 2), iommufd.EVERYTHING]))
     fd.detach(place, NAME)
     fd.close_device(place)
+    # A queue is kept by its file.
+    os.close(file)
     for thing in (table, parent, queue, space):
         fd.destroy(thing)
 
