@@ -8,6 +8,8 @@ use palisade_units::{Gpa, GuestPasid, HostPasid, Iova};
 pub trait Guest {
     /// What stands in the guest's PASID table now; `None` where the entry is not present.
     fn pasid_entry(&self, pasid: GuestPasid) -> Option<PasidEntry>;
+    /// The PASIDs whose entries are present.
+    fn present_pasids(&self) -> Vec<GuestPasid>;
     /// Writes a fault record for the guest, with an interrupt.
     fn record_fault(&mut self, fault: Fault);
     /// Puts a request into the guest's page request queue, with an interrupt. The guest answers it, some time, by

@@ -1,6 +1,6 @@
 //! The events, and their calls.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -58,7 +58,8 @@ impl Viommu {
         self.client.unmap(at, len_bytes)
     }
 
-    /// A function is plugged behind this unit. What is bound is bound again, since the new one has nothing of it.
+    /// A function is plugged behind this unit. What is bound is bound again, since the new one has nothing of it, and
+    /// what was entered while there was no function is bound.
     ///
     /// # Errors
     /// The host's refusal.
@@ -144,11 +145,12 @@ impl Viommu {
         }
     }
 
-    /// Looks at all, whatever comes of one of them; the first error counts.
+    /// Looks at all that are bound and all that are to be, whatever comes of one of them; the first error counts.
     fn look_at_all(&mut self, guest: &impl Guest) -> Result<(), ClientError> {
-        let known: Vec<_> = self.bound.keys().copied().collect();
+        let mut all: BTreeSet<_> = self.bound.keys().copied().collect();
+        all.extend(guest.present_pasids());
         let look = |outcome: Result<_, _>, pasid| outcome.and(self.look_at(pasid, guest));
-        known.into_iter().fold(Ok(()), look)
+        all.into_iter().fold(Ok(()), look)
     }
 
     /// A page group response descriptor. The guest may answer what it was never asked, or twice: ENOENT,

@@ -42,6 +42,10 @@ impl Guest for Machine {
         self.pasid_table.get(&pasid).copied()
     }
 
+    fn present_pasids(&self) -> Vec<GuestPasid> {
+        self.pasid_table.keys().copied().collect()
+    }
+
     fn record_fault(&mut self, fault: Fault) {
         self.faults.push(fault);
     }
@@ -243,6 +247,29 @@ fn r43_r44_functions_and_memory_come_and_go() {
     assert_eq!(rig.read(host, BUFFER), Some(0xa1));
     rig.viommu.ram_removed(Gpa::new(0), RAM_BYTES).unwrap();
     assert_eq!(rig.read(host, BUFFER), None);
+}
+
+/// In caching mode a guest tells of new entries by whatever invalidation covers them, and those that it entered when
+/// there was no function are bound on the first that comes.
+#[test]
+fn r6_new_entries_are_found_by_an_invalidation_of_the_whole_table_and_by_a_new_function() {
+    let mut rig = Rig::new();
+    let root = rig.world.process(&[(BUFFER, 0x1000)]);
+    let entry = PasidEntry {
+        root,
+        levels: Levels::Four,
+        supervisor: SupervisorRequests::Refused,
+        extended_accessed: ExtendedAccessed::Off,
+    };
+    rig.machine.pasid_table.insert(guest(5), entry);
+    rig.viommu.function_added(PLACE, &rig.machine).unwrap();
+    rig.machine.pasid_table.insert(guest(6), entry);
+    rig.invalidate(Invalidation::PasidTable);
+    for pasid in [5, 6] {
+        let host = rig.host(guest(pasid));
+        let read = host.and_then(|host| rig.read(host, BUFFER));
+        assert_eq!(read, Some(0xa1), "{pasid}");
+    }
 }
 
 #[test]

@@ -236,6 +236,14 @@ fn a_ninth_connection_waits_until_one_of_eight_ends() {
     let ninth = std::thread::spawn(move || Client::connect(&socket, Abi::V7));
     std::thread::sleep(std::time::Duration::from_millis(50));
     assert!(!ninth.is_finished());
+    // A queue at one tenant's door is nobody else's, nor the operator's.
+    let more: Vec<_> = (0..100)
+        .map(|_| UnixStream::connect(daemon.socket("alice-container")).unwrap())
+        .collect();
+    let guest = Guest::new(1 << 20).unwrap();
+    Link::connect(&daemon.socket("bob-0"), "the slice", &guest).unwrap();
+    assert_eq!(held(&daemon), 0);
+    drop(more);
     clients.pop();
     ninth.join().unwrap().unwrap().info().unwrap();
 }

@@ -45,9 +45,12 @@ fn another_user_is_refused_even_where_the_socket_lets_him_in() {
     let mode = |path: &std::path::Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     };
-    // A copy, since the folders above the program may be closed to him.
+    // A copy, since the folders above the program may be closed to him. By another process: what this one has open for
+    // writing, the children of other tests have for a moment, too, and then it cannot be run.
     let program = daemon.folder().join("palisade");
-    fs::copy(palisade().get_program(), &program).unwrap();
+    let mut copy = std::process::Command::new("cp");
+    copy.arg(palisade().get_program()).arg(&program);
+    assert!(copy.status().unwrap().success());
     mode(daemon.folder(), 0o755);
     let ask = || {
         let mut command = std::process::Command::new(&program);
