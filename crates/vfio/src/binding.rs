@@ -9,7 +9,7 @@ use palisade_iommu::{
 use palisade_memory::GuestMemory;
 use palisade_units::{Bdf, GuestPasid, PasidTag};
 
-use crate::container::{Endpoint, Inner};
+use crate::container::{Attached, Endpoint, Inner};
 use crate::{Container, GuestScope, SpaceKey, Terms, VfioError};
 
 /// An entry that the platform has for this container.
@@ -69,7 +69,7 @@ impl Container {
         let inner = &self.inner;
         let _operation = inner.operation();
         let endpoint = inner.endpoint(guest_bdf)?;
-        inner.check_shared_memory(&endpoint, key, memory)?;
+        inner.check_shared_memory(&endpoint, key, memory, |_| true)?;
         inner.bind_anew(&endpoint, key, terms, memory)
     }
 
@@ -164,16 +164,18 @@ impl Inner {
         key: SpaceKey,
         terms: Terms,
     ) -> Result<(), VfioError> {
+        // The connections of the others each bring the same guest's memory.
+        self.check_shared_memory(endpoint, key, &endpoint.memory, |other| other.is_leased)?;
         self.bind_over(endpoint, key, terms, &endpoint.memory)
     }
 
-    /// Refuses to share an entry with a function that has it over other memory. Functions whose connections each bring
-    /// the same guest's memory are not asked.
+    /// Refuses to share an entry with one of these functions that has it over other memory.
     fn check_shared_memory(
         &self,
         endpoint: &Endpoint,
         key: SpaceKey,
         memory: &GuestMemory,
+        which: impl Fn(&Attached) -> bool,
     ) -> Result<(), VfioError> {
         if key == SpaceKey::WithoutPasid {
             // Each function has a PASID of its own for these.
@@ -181,8 +183,8 @@ impl Inner {
         }
         let (bdf, state) = (endpoint.function.bdf(), self.state());
         let on_parent = state.functions.values().filter(|other| {
-            let other = &other.endpoint;
-            other.user != endpoint.user && other.function.bdf() == bdf
+            let of_other = &other.endpoint;
+            of_other.user != endpoint.user && of_other.function.bdf() == bdf && which(other)
         });
         let mut sharing = on_parent.filter_map(|other| other.bound.get(&key));
         match sharing.find(|bound| !bound.memory.is_same_space(memory)) {

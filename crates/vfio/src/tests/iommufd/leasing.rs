@@ -8,8 +8,12 @@ use super::*;
 /// A VMM that nothing is offered to. Its host has attached two slices, whose connections share the guest's memory.
 fn hosted() -> (Rig, [Attachment; 2]) {
     let host_side = Host::new();
-    let alice = host_side.tenant(1);
     let parents = [4, 5].map(|n| host_side.parent(n));
+    hosted_on(host_side, parents)
+}
+
+fn hosted_on(host_side: Host, parents: [FunctionHandle; 2]) -> (Rig, [Attachment; 2]) {
+    let alice = host_side.tenant(1);
     let attached = [PLACE, OTHER].into_iter().zip(&parents);
     let attached: Vec<_> = attached
         .map(|(at, parent)| alice.mediated(at, parent))
@@ -119,6 +123,24 @@ fn r36_r75_binds_of_the_proposals_pass_a_device_by() {
     client.unbind(hers).unwrap();
     rig.bind(OTHER).unwrap();
     assert_eq!(bind(), Err(ENODEV), "no function is left to bind on");
+}
+
+/// Slices of one parent share the entry of a PASID: one that the proposals bind does not come to what is mapped for another.
+#[test]
+fn r8_r75_a_pasid_of_a_device_is_over_its_space_alone() {
+    let host_side = Host::new();
+    let parent = host_side.parent(4);
+    let (rig, _attached) = hosted_on(host_side, [parent.clone(), parent]);
+    let client = Client::nesting(&rig.vmm, Abi::V7);
+    let taken = client.any();
+    let (device, over, process) = rig.begin(0xa1);
+    let nested = rig.nested(PASID, device, over, process).unwrap();
+    rig.attach_pasid(PLACE, taken, nested).unwrap();
+    let bind = || client.bind(crate::tests::abi::data(taken, process));
+    assert_eq!(bind(), Err(EBUSY));
+    rig.detach_pasid(PLACE, taken).unwrap();
+    bind().unwrap();
+    assert_eq!(rig.attach_pasid(PLACE, taken, nested), Err(EBUSY));
 }
 
 #[test]
