@@ -19,6 +19,7 @@
  *   other pointers unless the call succeeds.
  * - A handle may be used by several threads, whose calls on it wait for one another. While one gives it back, no other
  *   may use it. A fault queue is a handle of its own: one thread can wait at it while others make requests.
+ *   Calls on the queues of an iommufd do not wait for one another.
  * - As long as the VMM has no function, PASIDs are neither given nor taken back, bound, unbound or invalidated: EFAULT
  *   in version 1, EOPNOTSUPP in version 7. palisade_ioasid_alloc and palisade_ioasid_free need none.
  * - A call waits for the server's answer, however long that takes.
@@ -128,6 +129,11 @@ extern "C" {
 #define PALISADE_NO_PASID ((uint32_t) 4294967295)
 
 /** \brief
+ *  In the place of a queue's id: none.
+ */
+#define PALISADE_NO_QUEUE ((uint32_t) 0)
+
+/** \brief
  *  A function that the VMM may attach, and has not.
  */
 #define PALISADE_OFFERED ((uint32_t) 2)
@@ -176,6 +182,11 @@ extern "C" {
  *  A response: the pages are there, try again.
  */
 #define PALISADE_RESPONSE_SUCCESS ((uint32_t) 0)
+
+/** \brief
+ *  A table: PASIDs may be attached to it.
+ */
+#define PALISADE_TABLE_PASID ((uint32_t) 1)
 
 /** \brief
  *  A connection to a container socket.
@@ -524,6 +535,421 @@ int32_t
 palisade_ioasid_free (
     palisade_client_t const * client,
     uint32_t pasid);
+
+/** \brief
+ *  A queue of page requests, with its file.
+ */
+typedef struct palisade_page_queue palisade_page_queue_t;
+
+/** \brief
+ *  Answers a page request group once, by the cookie of its last request: `PALISADE_RESPONSE_SUCCESS`, or one after it, which
+ *  all say that the pages will not come. A cookie that nothing waits under is passed over. EINVAL; ECONNRESET where the queue
+ *  has gone.
+ */
+int32_t
+palisade_iommufd_answer (
+    palisade_page_queue_t const * queue,
+    uint32_t cookie,
+    uint32_t response);
+
+/** \brief
+ *  A connection to a container socket that is an iommufd.
+ */
+typedef struct palisade_iommufd palisade_iommufd_t;
+
+/** \brief
+ *  Attaches a device, or a PASID of it, to a table; or to a space, for which there is a table then. Without a PASID
+ *  `guest_pasid` is `PALISADE_NO_PASID`. Tells which table it is, unless `attached` is null. What it was attached to is
+ *  replaced in one step, and stays where the new one is refused.
+ *
+ *  EINVAL, also where the table was not made for PASIDs; ENOENT, ENODEV where the device has gone, EBUSY where another device
+ *  has the PASID attached to another table on the same parent, ENOSPC beyond the quota.
+ */
+int32_t
+palisade_iommufd_attach (
+    palisade_iommufd_t const * iommufd,
+    uint32_t guest_bdf,
+    uint32_t guest_pasid,
+    uint32_t table,
+    uint32_t * attached);
+
+/** \brief
+ *  Binds the device at a place in the guest, and tells its id. It reaches nothing until it is attached.
+ *
+ *  EINVAL, also where it is bound; ENODEV where there is none, EEXIST and EBUSY where another connection has it, EBUSY where
+ *  another tenant has, ENOSPC beyond the quota.
+ */
+int32_t
+palisade_iommufd_bind (
+    palisade_iommufd_t const * iommufd,
+    uint32_t guest_bdf,
+    uint32_t * device);
+
+/** \brief
+ *  Closes a device: it is detached, and no longer bound. EINVAL, ENODEV.
+ */
+int32_t
+palisade_iommufd_close (
+    palisade_iommufd_t const * iommufd,
+    uint32_t guest_bdf);
+
+/** \brief
+ *  Connects to the container socket at a path, as an iommufd. `*iommufd` is for `palisade_iommufd_disconnect` to take back; it
+ *  is null where this fails. The errors are those of `palisade_connect`.
+ */
+int32_t
+palisade_iommufd_connect (
+    char const * socket_path,
+    palisade_iommufd_t * * iommufd);
+
+/** \brief
+ *  Destroys an object that nothing uses. A queue is used by its file, until that is given back. EINVAL; ENOENT, EBUSY.
+ */
+int32_t
+palisade_iommufd_destroy (
+    palisade_iommufd_t const * iommufd,
+    uint32_t id);
+
+/** \brief
+ *  Detaches a device, or a PASID of it. When this returns, nothing of it uses the table any more. EINVAL, also where the
+ *  device is not bound.
+ */
+int32_t
+palisade_iommufd_detach (
+    palisade_iommufd_t const * iommufd,
+    uint32_t guest_bdf,
+    uint32_t guest_pasid);
+
+/** \brief
+ *  Ends a connection and gives the iommufd back: its devices are detached and closed, and its objects are gone. Null is
+ *  passed over.
+ */
+void
+palisade_iommufd_disconnect (
+    palisade_iommufd_t * iommufd);
+
+/** \brief
+ *  A queue of a virtual unit's events, with its file.
+ */
+typedef struct palisade_event_queue palisade_event_queue_t;
+
+/** \brief
+ *  Returns the descriptor that polls as readable when there is an event to take, or the queue has gone. It is the queue's:
+ *  do not read or close it. EINVAL.
+ */
+int32_t
+palisade_iommufd_event_queue_fd (
+    palisade_event_queue_t const * queue);
+
+/** \brief
+ *  The id of a queue, to destroy it by when it was given back; 0 for null.
+ */
+uint32_t
+palisade_iommufd_event_queue_id (
+    palisade_event_queue_t const * queue);
+
+/** \brief
+ *  Gives a queue back, and closes its file. Null is passed over.
+ */
+void
+palisade_iommufd_free_event_queue (
+    palisade_event_queue_t * queue);
+
+/** \brief
+ *  Gives a queue back, and closes its file: what waits in it is answered by the host, as not to come. Null is passed over.
+ */
+void
+palisade_iommufd_free_page_queue (
+    palisade_page_queue_t * queue);
+
+/** \brief
+ *  Lists the functions that the VMM has or may have, as `palisade_functions` does. All of them may be bound.
+ */
+int32_t
+palisade_iommufd_functions (
+    palisade_iommufd_t const * iommufd,
+    palisade_function_list_t * * list);
+
+/** \brief
+ *  What the unit of a device can do.
+ */
+typedef struct palisade_hardware {
+    /** \brief
+     *  CAP_REG, of a VT-d unit.
+     */
+    uint64_t cap;
+
+    /** \brief
+     *  ECAP_REG.
+     */
+    uint64_t ecap;
+
+    /** \brief
+     *  How many bits a PASID has, 0 where there are none.
+     */
+    uint32_t pasid_bits;
+
+    /** \brief
+     *  1 where it is a VT-d unit.
+     */
+    uint32_t is_vtd;
+} palisade_hardware_t;
+
+/** \brief
+ *  Tells what the unit of a device can do. EINVAL, ENOENT.
+ */
+int32_t
+palisade_iommufd_hardware (
+    palisade_iommufd_t const * iommufd,
+    uint32_t device,
+    palisade_hardware_t * hardware);
+
+/** \brief
+ *  Has caches forget so many pages of 4096 bytes of a nested table, and returns when they have. `flags` are
+ *  `PALISADE_RANGE_LEAVES` or 0. EINVAL, ENOENT.
+ */
+int32_t
+palisade_iommufd_invalidate (
+    palisade_iommufd_t const * iommufd,
+    uint32_t table,
+    uint64_t at,
+    uint64_t page_count,
+    uint32_t flags);
+
+/** \brief
+ *  Has caches forget all of a nested table, and returns when they have. EINVAL, ENOENT.
+ */
+int32_t
+palisade_iommufd_invalidate_all (
+    palisade_iommufd_t const * iommufd,
+    uint32_t table);
+
+/** \brief
+ *  Maps a part of a file into a space, as `palisade_map` does.
+ *
+ *  EBADF; EINVAL; ENOENT, EEXIST where there is memory, EACCES where the file is not open for it, ENODEV where it cannot
+ *  be mapped, ENOSPC.
+ */
+int32_t
+palisade_iommufd_map (
+    palisade_iommufd_t const * iommufd,
+    uint32_t space,
+    uint64_t at,
+    uint64_t len_bytes,
+    int32_t fd,
+    uint64_t offset_bytes,
+    uint32_t protection);
+
+/** \brief
+ *  Makes a table of a guest's process, over a parent or a virtual unit. `flags` are `PALISADE_TABLE_PASID` or 0; page
+ *  requests go to the queue with the id `queue`, and end at once if that is `PALISADE_NO_QUEUE`.
+ *
+ *  EINVAL; ENOENT, ENOMEM, EOPNOTSUPP.
+ */
+int32_t
+palisade_iommufd_nested (
+    palisade_iommufd_t const * iommufd,
+    uint32_t device,
+    uint32_t over,
+    palisade_process_t const * process,
+    uint32_t flags,
+    uint32_t queue,
+    uint32_t * table);
+
+/** \brief
+ *  Makes the queue of a virtual unit's events. `*queue` is for `palisade_iommufd_free_event_queue` to take back, before the
+ *  iommufd or after it; it is null where this fails.
+ *
+ *  EINVAL; ENOENT, EEXIST where it has one, and the errors of `palisade_iommufd_open_page_queue`.
+ */
+int32_t
+palisade_iommufd_open_event_queue (
+    palisade_iommufd_t const * iommufd,
+    uint32_t unit,
+    palisade_event_queue_t * * queue);
+
+/** \brief
+ *  Makes a queue of page requests. `*queue` is for `palisade_iommufd_free_page_queue` to take back, before the iommufd or after
+ *  it; it is null where this fails.
+ *
+ *  EINVAL; EOPNOTSUPP where the host tells somebody else, EBUSY where another connection of the VMM is told, ENOMEM.
+ */
+int32_t
+palisade_iommufd_open_page_queue (
+    palisade_iommufd_t const * iommufd,
+    palisade_page_queue_t * * queue);
+
+/** \brief
+ *  Returns the descriptor that polls as readable when there is a page request to take, or the queue has gone. It is the
+ *  queue's: do not read or close it. EINVAL.
+ */
+int32_t
+palisade_iommufd_page_queue_fd (
+    palisade_page_queue_t const * queue);
+
+/** \brief
+ *  The id of a queue, for tables to name; `PALISADE_NO_QUEUE` for null.
+ */
+uint32_t
+palisade_iommufd_page_queue_id (
+    palisade_page_queue_t const * queue);
+
+/** \brief
+ *  Makes a table of a space that others may be nested in. EINVAL; ENOENT, ENOMEM, EOPNOTSUPP.
+ */
+int32_t
+palisade_iommufd_parent (
+    palisade_iommufd_t const * iommufd,
+    uint32_t device,
+    uint32_t space,
+    uint32_t * table);
+
+/** \brief
+ *  Tells the first and the last address of a range of a space where memory may be mapped, by its index from 0 on. Returns
+ *  1, or 0 where there are no more. EINVAL, ENOENT.
+ */
+int32_t
+palisade_iommufd_range (
+    palisade_iommufd_t const * iommufd,
+    uint32_t space,
+    size_t index,
+    uint64_t * first,
+    uint64_t * last);
+
+/** \brief
+ *  Makes a space, in which nothing is mapped. EINVAL; ENOMEM where the client has too many.
+ */
+int32_t
+palisade_iommufd_space (
+    palisade_iommufd_t const * iommufd,
+    uint32_t * space);
+
+/** \brief
+ *  Unmaps every map in a range, which may have holes, and tells how many bytes that were, unless `unmapped_bytes` is null.
+ *  When this returns, no device reaches it. EINVAL; ENOENT where the range cuts a map, or has none.
+ */
+int32_t
+palisade_iommufd_unmap (
+    palisade_iommufd_t const * iommufd,
+    uint32_t space,
+    uint64_t at,
+    uint64_t len_bytes,
+    uint64_t * unmapped_bytes);
+
+/** \brief
+ *  Unmaps all of a space, and tells how many bytes that were, unless `unmapped_bytes` is null. EINVAL, ENOENT.
+ */
+int32_t
+palisade_iommufd_unmap_all (
+    palisade_iommufd_t const * iommufd,
+    uint32_t space,
+    uint64_t * unmapped_bytes);
+
+/** \brief
+ *  Gives a device its name at a virtual unit, a place by `PALISADE_BDF`. EINVAL; ENOENT, EEXIST.
+ */
+int32_t
+palisade_iommufd_virtual_device (
+    palisade_iommufd_t const * iommufd,
+    uint32_t unit,
+    uint32_t device,
+    uint32_t guest_bdf,
+    uint32_t * virtual_device);
+
+/** \brief
+ *  Makes a virtual unit over a parent. EINVAL; ENOENT, EOPNOTSUPP.
+ */
+int32_t
+palisade_iommufd_virtual_unit (
+    palisade_iommufd_t const * iommufd,
+    uint32_t device,
+    uint32_t parent,
+    uint32_t * unit);
+
+/** \brief
+ *  An event of a virtual unit: a fault, as the guest's driver reads it.
+ */
+typedef struct palisade_event {
+    /** \brief
+     *  The lower half of the fault record (VT-d §11.4.7.6): the page.
+     */
+    uint64_t low;
+
+    /** \brief
+     *  The upper half: the source, by the device's name at the unit, the reason, and the PASID.
+     */
+    uint64_t high;
+
+    /** \brief
+     *  Its number. Numbers that are missing are of events that found no room.
+     */
+    uint32_t sequence;
+
+    /** \brief
+     *  Zero.
+     */
+    uint32_t reserved;
+} palisade_event_t;
+
+/** \brief
+ *  Waits for an event, so many milliseconds at the most, without a limit if negative, and takes it. Returns 1, or 0 where
+ *  none came, or a signal did. EINVAL; ECONNRESET where the queue has gone.
+ */
+int32_t
+palisade_iommufd_wait_event (
+    palisade_event_queue_t const * queue,
+    int32_t timeout_ms,
+    palisade_event_t * event);
+
+/** \brief
+ *  A page request that waits for its answer.
+ */
+typedef struct palisade_page_request {
+    /** \brief
+     *  The address of the page.
+     */
+    uint64_t at;
+
+    /** \brief
+     *  The id of the device.
+     */
+    uint32_t device;
+
+    /** \brief
+     *  The PASID; `PALISADE_NO_PASID` for a request without one.
+     */
+    uint32_t pasid;
+
+    /** \brief
+     *  What is wanted: `PALISADE_ACCESS_READ` and those after it, or'ed together.
+     */
+    uint32_t access;
+
+    /** \brief
+     *  `PALISADE_RECORD_LAST` where the group is complete, so that it may be answered.
+     */
+    uint32_t flags;
+
+    /** \brief
+     *  What it is answered by.
+     */
+    uint32_t cookie;
+
+    /** \brief
+     *  Zero.
+     */
+    uint32_t reserved;
+} palisade_page_request_t;
+
+/** \brief
+ *  Waits for a page request, so many milliseconds at the most, without a limit if negative, and takes it. Returns 1, or 0
+ *  where none came, or a signal did. EINVAL; ECONNRESET where the queue has gone.
+ */
+int32_t
+palisade_iommufd_wait_page (
+    palisade_page_queue_t const * queue,
+    int32_t timeout_ms,
+    palisade_page_request_t * request);
 
 /** \brief
  *  Why the last call of this thread that failed did so, in words; null where none has. It stays until the next failure.

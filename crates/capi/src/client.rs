@@ -58,6 +58,12 @@ pub(crate) const fn range(min: u32, max: u32) -> PasidRange {
     PasidRange { min, max }
 }
 
+/// Where a socket is.
+pub(crate) fn path<'a>(text: Option<&'a char_p::Ref<'_>>) -> Result<&'a Path, Failure> {
+    let text = needed(text, "the path of the socket")?;
+    Ok(Path::new(OsStr::from_bytes(text.to_bytes())))
+}
+
 /// Connects to the container socket at a path, to speak one form of the requests: `PALISADE_ABI_V1` or `PALISADE_ABI_V7`.
 /// `*client` is for `palisade_disconnect` to take back; it is null where this fails.
 ///
@@ -72,8 +78,7 @@ pub fn palisade_connect(
     call(|| {
         let mut client = needed(client, "where the client goes")?;
         client.reborrow().write(None);
-        let path = needed(socket_path, "the path of the socket")?;
-        let path = Path::new(OsStr::from_bytes(path.to_bytes()));
+        let path = path(socket_path.as_ref())?;
         let abi = match abi {
             PALISADE_ABI_V1 => Abi::V1,
             PALISADE_ABI_V7 => Abi::V7,

@@ -139,8 +139,7 @@ pub fn palisade_wait_fault(
 ) -> i32 {
     call(|| {
         let (queue, record) = (needed(queue, "the queue")?, needed(record, "the record")?);
-        let timeout = u64::try_from(timeout_ms).map_or(Duration::MAX, Duration::from_millis);
-        let taken = locked(&queue.inner)?.wait(timeout)?;
+        let taken = locked(&queue.inner)?.wait(timeout(timeout_ms))?;
         Ok(give(taken, record))
     })
 }
@@ -171,18 +170,26 @@ pub fn palisade_respond(
         let group = u16::try_from(group).ok();
         let group = group.filter(|group| *group < GroupIndex::COUNT);
         let group = group.ok_or_else(|| Failure::invalid("groups are below 512"))?;
-        let response = match response {
-            PALISADE_RESPONSE_SUCCESS => PageResponse::Success,
-            PALISADE_RESPONSE_INVALID => PageResponse::Invalid,
-            PALISADE_RESPONSE_FAILURE => PageResponse::Failure,
-            other => return Err(Failure::invalid(format!("there is no response {other}"))),
-        };
-        let group = GroupIndex::new(group);
+        let (response, group) = (self::response(response)?, GroupIndex::new(group));
         with(client, |client| {
             client.respond(place, pasid, group, response)
         })?;
         Ok(0)
     })
+}
+
+pub(crate) fn response(response: u32) -> Result<PageResponse, Failure> {
+    match response {
+        PALISADE_RESPONSE_SUCCESS => Ok(PageResponse::Success),
+        PALISADE_RESPONSE_INVALID => Ok(PageResponse::Invalid),
+        PALISADE_RESPONSE_FAILURE => Ok(PageResponse::Failure),
+        other => Err(Failure::invalid(format!("there is no response {other}"))),
+    }
+}
+
+/// A time to wait: without a limit if negative.
+pub(crate) fn timeout(timeout_ms: i32) -> Duration {
+    u64::try_from(timeout_ms).map_or(Duration::MAX, Duration::from_millis)
 }
 
 fn give(taken: Option<FaultRecord>, to: Out<'_, Record>) -> i32 {

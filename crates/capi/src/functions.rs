@@ -1,6 +1,6 @@
 //! Functions, and the memory that they reach.
 
-use palisade_container::Attaching;
+use palisade_container::{Attaching, FunctionInfo};
 use palisade_memory::{Backing, Protection};
 use palisade_units::{Bdf, Gpa};
 use safer_ffi::prelude::*;
@@ -55,18 +55,25 @@ pub fn palisade_functions(
         let mut list = needed(list, "where the list goes")?;
         list.reborrow().write(None);
         let functions = with(client, |client| client.functions())?;
-        let functions = functions.iter().map(|function| Function {
+        list.write(Some(Box::new(FunctionList::of(&functions)).into()));
+        Ok(0)
+    })
+}
+
+impl FunctionList {
+    pub(crate) fn of(functions: &[FunctionInfo]) -> Self {
+        let function = |function: &FunctionInfo| Function {
             guest_bdf: function.guest_bdf.requester_id().into(),
             attaching: match function.attaching {
                 Attaching::ByHost => PALISADE_ATTACHED_BY_HOST,
                 Attaching::Offered => PALISADE_OFFERED,
                 Attaching::ByClient => PALISADE_ATTACHED_BY_CLIENT,
             },
-        });
-        let functions = functions.collect();
-        list.write(Some(Box::new(FunctionList { functions }).into()));
-        Ok(0)
-    })
+        };
+        Self {
+            functions: functions.iter().map(function).collect(),
+        }
+    }
 }
 
 /// How many functions a list has; 0 for null.
@@ -143,22 +150,34 @@ pub fn palisade_map(
 ) -> i32 {
     call(|| {
         let client = needed(client, "the client")?;
-        let protection = match protection {
-            PALISADE_MAP_READ => Protection::ReadOnly,
-            PALISADE_MAP_READ_WRITE => Protection::ReadWrite,
-            other => {
-                return Err(Failure::invalid(format!(
-                    "memory cannot be mapped by {other:#x}"
-                )));
-            }
-        };
-        let backing = Backing::new(duplicate(fd, protection)?, offset_bytes);
+        let (backing, protection) = backing(fd, offset_bytes, protection)?;
         let at = Gpa::new(guest_address);
         with(Some(client), |client| {
             client.map(at, len_bytes, &backing, protection)
         })?;
         Ok(0)
     })
+}
+
+/// What is to be mapped, and for what.
+pub(crate) fn backing(
+    fd: i32,
+    offset_bytes: u64,
+    protection: u32,
+) -> Result<(Backing, Protection), Failure> {
+    let protection = match protection {
+        PALISADE_MAP_READ => Protection::ReadOnly,
+        PALISADE_MAP_READ_WRITE => Protection::ReadWrite,
+        other => {
+            return Err(Failure::invalid(format!(
+                "memory cannot be mapped by {other:#x}"
+            )));
+        }
+    };
+    Ok((
+        Backing::new(duplicate(fd, protection)?, offset_bytes),
+        protection,
+    ))
 }
 
 /// Unmaps memory, of whole maps. When this returns, no function reaches it. EINVAL; ENOENT where the range has a hole

@@ -25,6 +25,7 @@ const RULES: &str = "
  *   other pointers unless the call succeeds.
  * - A handle may be used by several threads, whose calls on it wait for one another. While one gives it back, no other
  *   may use it. A fault queue is a handle of its own: one thread can wait at it while others make requests.
+ *   Calls on the queues of an iommufd do not wait for one another.
  * - As long as the VMM has no function, PASIDs are neither given nor taken back, bound, unbound or invalidated: EFAULT
  *   in version 1, EOPNOTSUPP in version 7. palisade_ioasid_alloc and palisade_ioasid_free need none.
  * - A call waits for the server's answer, however long that takes.

@@ -1,4 +1,4 @@
-//! libpalisade: the calls of [`palisade_container::Client`] for VMMs that are written in C, or in anything that calls C.
+//! libpalisade: the calls of [`palisade_container::Client`] and [`palisade_container::IommufdClient`] for VMMs that are written in C, or in anything that calls C.
 //!
 //! `include/palisade.h` is made from this crate by its tests, and every function, structure and constant is described
 //! there; `docs/clients.md` shows a VMM's day. `make -C crates/capi install PREFIX=…` installs the header, both forms of
@@ -19,6 +19,7 @@ pub mod faults;
 mod fd;
 pub mod functions;
 pub mod ioasid;
+pub mod iommufd;
 pub mod pasids;
 pub mod platform;
 

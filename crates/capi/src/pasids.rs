@@ -164,7 +164,7 @@ pub fn palisade_invalidate_range(
 }
 
 impl Process {
-    fn check(&self) -> Result<ProcessOfClient, Failure> {
+    pub(crate) fn check(&self) -> Result<ProcessOfClient, Failure> {
         let levels = match self.levels {
             4 => Levels::Four,
             5 => Levels::Five,
@@ -219,7 +219,7 @@ impl Range {
     }
 }
 
-fn known(flags: u32, all: u32) -> Result<(), Failure> {
+pub(crate) fn known(flags: u32, all: u32) -> Result<(), Failure> {
     match flags & !all {
         0 => Ok(()),
         others => Err(Failure::invalid(format!("flags {others:#x} do not exist"))),

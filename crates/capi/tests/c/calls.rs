@@ -24,16 +24,33 @@ fn r12_r23_r24_r54_every_call_from_c_in_both_versions() {
 }
 
 #[test]
-fn the_program_above_makes_every_call_of_the_header() {
+fn r63_r75_every_call_of_an_iommufd_from_c() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c/iommufd.c");
+    let program = folder.path().join("iommufd");
+    compile(&source, &program, &flags(&["--libs"]));
+    let host = Host::new();
+    let books = host.world.books();
+    let mut calls = Command::new(&program);
+    calls.arg(host.container_socket()).arg(host.device_socket());
+    let said = output(calls.env("LD_LIBRARY_PATH", library_folder()));
+    assert_eq!(said, "");
+    host.world.wait_for(&books);
+}
+
+#[test]
+fn the_programs_above_make_every_call_of_the_header() {
     let read = |file| {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
         std::fs::read_to_string(path).unwrap()
     };
-    let (map, program) = (read("palisade.map"), read("tests/c/calls.c"));
+    let map = read("palisade.map");
+    let programs = ["tests/c/calls.c", "tests/c/iommufd.c"].map(read);
     let functions = map.lines().filter_map(|line| line.trim().strip_suffix(';'));
     let functions = functions.filter(|name| name.starts_with("palisade_"));
     for name in functions {
-        assert!(program.contains(&format!("{name}(")), "{name}");
+        let call = format!("{name}(");
+        assert!(programs.iter().any(|one| one.contains(&call)), "{name}");
     }
 }
 

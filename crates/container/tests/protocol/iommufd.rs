@@ -216,8 +216,9 @@ pub(crate) fn told(request: IommufdRequest) -> Told {
         IommufdRequest::DeviceBind => Told {
             says: "Binds a device to the iommufd. It reaches nothing until it is attached. One that is offered takes one PASID of \
                    the quota; one that the host attached is the iommufd's until it is closed, or until the host takes it away, and \
-                   what the proposals bind on every function passes it over. EINVAL where it is bound already, EBUSY where \
-                   another connection has it or has one of its PASIDs bound, ENODEV where there is none at the place.",
+                   what the proposals bind on every function passes it over. EINVAL where it is bound already; where \
+                   another connection has it EEXIST for one that is offered and EBUSY for the other, EBUSY also where one of its PASIDs \
+                   is bound; ENODEV where there is none at the place.",
             layouts: &[("BindIommufd", BindIommufd::FIELDS)],
             ..NOTHING
         },

@@ -25,8 +25,9 @@ impl IommufdClient {
     /// Binds the device at a place. It reaches nothing until it is attached.
     ///
     /// # Errors
-    /// [`ClientError::Refused`]: ENODEV where none is offered, EINVAL where it is bound, EEXIST where another
-    /// connection has it, EBUSY where another tenant has it, ENOSPC beyond the quota.
+    /// [`ClientError::Refused`]: ENODEV where there is none, EINVAL where it is bound; where another connection has
+    /// it EEXIST for one that is offered and EBUSY for one of the host's, EBUSY where another tenant has it, ENOSPC
+    /// beyond the quota.
     pub fn bind(&mut self, place: Bdf) -> Result<ObjectId, ClientError> {
         let request = BindIommufd {
             argsz: BindIommufd::ARGSZ.into(),

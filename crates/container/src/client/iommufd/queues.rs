@@ -39,7 +39,8 @@ pub struct Waiting {
     pub access: Access,
     /// Whether the group is complete, so that it may be answered.
     pub is_last: bool,
-    cookie: u32,
+    /// What it is answered by.
+    pub cookie: u32,
 }
 
 impl IommufdClient {
@@ -97,8 +98,16 @@ impl PageRequests {
     /// # Errors
     /// [`ClientError::Closed`] where the queue is gone, and those of the system.
     pub fn answer(&self, request: Waiting, response: PageResponse) -> Result<(), ClientError> {
+        self.answer_by(request.cookie, response)
+    }
+
+    /// [`PageRequests::answer`], for who has kept the cookie alone.
+    ///
+    /// # Errors
+    /// Those of [`PageRequests::answer`].
+    pub fn answer_by(&self, cookie: u32, response: PageResponse) -> Result<(), ClientError> {
         let answer = HwptPageResponse {
-            cookie: request.cookie.into(),
+            cookie: cookie.into(),
             code: match response {
                 PageResponse::Success => PAGE_RESPONSE_SUCCESS,
                 PageResponse::Invalid | PageResponse::Failure => PAGE_RESPONSE_INVALID,

@@ -47,6 +47,12 @@ impl Events {
         let words = [record.low.get(), record.high.get()];
         Ok(Some((header.sequence.get(), words)))
     }
+
+    /// What is readable while there may be something to take.
+    #[must_use]
+    pub fn file(&self) -> &OwnedFd {
+        &self.file
+    }
 }
 
 impl IommufdClient {
