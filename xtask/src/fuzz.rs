@@ -15,6 +15,11 @@ const PROJECT: &str = "fuzz/targets";
 const MAX_LEN_BYTES: u32 = 2048;
 /// An input that takes longer hangs.
 const TIMEOUT_S: u32 = 20;
+/// How many inputs of a fuzzer's finding the repository keeps for each target, beside those that were made by hand: their
+/// replay is to take no longer than a test.
+const MOST_KEPT: usize = 24;
+/// A fuzzer's input has its hash as its name, in hexadecimal.
+const HASH_CHARS: usize = 40;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -23,7 +28,7 @@ pub(crate) struct Arguments {
     /// For how long each runs
     #[arg(long, default_value_t = 10)]
     minutes: u32,
-    /// Keep what reached new code in the repository, in as few inputs as reach it all
+    /// Keep a sample of the inputs that reach everything in the repository, in place of the last one
     #[arg(long)]
     keep: bool,
 }
@@ -63,6 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             found: scratch.join("found").join(name),
             kept: root.join("fuzz/corpus").join(name),
             inputs: scratch.join("inputs").join(name),
+            merged: scratch.join("merged").join(name),
         };
         if target.fuzz(arguments.minutes)? {
             if arguments.keep {
@@ -102,6 +108,8 @@ struct Target {
     kept: PathBuf,
     /// Inputs of this machine that reached something.
     inputs: PathBuf,
+    /// Those of them that reach everything that any reached.
+    merged: PathBuf,
 }
 
 impl Target {
@@ -123,11 +131,67 @@ impl Target {
     }
 
     fn keep(&self) -> anyhow::Result<()> {
+        if self.merged.exists() {
+            fs::remove_dir_all(&self.merged)?;
+        }
+        fs::create_dir_all(&self.merged)?;
         let merged = Command::new(&self.binary)
             .arg("-set_cover_merge=1")
-            .args([&self.kept, &self.inputs])
+            .args([&self.merged, &self.inputs])
             .status()?;
         ensure!(merged.success(), "the inputs are not merged");
+        for (_, old) in inputs_of(&self.kept)? {
+            fs::remove_file(old)?;
+        }
+        for input in sample(&inputs_of(&self.merged)?) {
+            let name = input.file_name().context("an input's name")?;
+            fs::copy(input, self.kept.join(name))?;
+        }
         Ok(())
+    }
+}
+
+/// The fuzzer's inputs in a folder with their sizes, the smallest first.
+fn inputs_of(folder: &Path) -> anyhow::Result<Vec<(u64, PathBuf)>> {
+    let mut inputs = Vec::new();
+    for file in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let file = file?;
+        let name = file.file_name();
+        let is_hash = |byte: &u8| byte.is_ascii_hexdigit();
+        if name.len() == HASH_CHARS && name.as_encoded_bytes().iter().all(is_hash) {
+            inputs.push((file.metadata()?.len(), file.path()));
+        }
+    }
+    inputs.sort();
+    Ok(inputs)
+}
+
+/// Some of them, of all sizes.
+fn sample(inputs: &[(u64, PathBuf)]) -> impl Iterator<Item = &Path> {
+    let chosen = inputs.len().min(MOST_KEPT);
+    let nth = move |n| inputs.get(n * inputs.len() / chosen);
+    (0..chosen).filter_map(nth).map(|(_, path)| path.as_path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_small_and_of_all_sizes() {
+        let inputs = |count: u64| -> Vec<_> {
+            let input = |len: u64| (len, PathBuf::from(len.to_string()));
+            (0..count).map(input).collect()
+        };
+        for (count, kept) in [(0, 0), (1, 1), (24, 24), (25, 24), (1000, 24)] {
+            let inputs = inputs(count);
+            let sample: Vec<_> = sample(&inputs).collect();
+            assert_eq!(sample.len(), kept, "{count}");
+            let mut distinct = sample.clone();
+            distinct.dedup();
+            assert_eq!(distinct, sample, "{count}");
+        }
+        let inputs = inputs(1000);
+        assert_eq!(sample(&inputs).last(), Some(Path::new("958")));
     }
 }
