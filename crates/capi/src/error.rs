@@ -85,6 +85,13 @@ pub(crate) fn needed<T>(what: Option<T>, name: &str) -> Result<T, Failure> {
     what.ok_or_else(|| Failure::invalid(format!("{name} is null")))
 }
 
+/// Writes what a caller wants to be told, unless it does not.
+pub(crate) fn tell<T: safer_ffi::layout::ReprC>(to: Option<Out<'_, T>>, value: T) {
+    if let Some(to) = to {
+        to.write(value);
+    }
+}
+
 /// Why the last call of this thread that failed did so, in words; null where none has. It stays until the next failure.
 /// Give it back to `palisade_free_text`.
 #[ffi_export]

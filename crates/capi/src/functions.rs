@@ -6,7 +6,7 @@ use palisade_units::{Bdf, Gpa};
 use safer_ffi::prelude::*;
 
 use crate::client::{Client, with};
-use crate::error::{Failure, call, give_back, needed};
+use crate::error::{Failure, call, give_back, needed, tell};
 use crate::fd::duplicate;
 
 /// Memory that functions may read.
@@ -196,9 +196,7 @@ pub fn palisade_unmap(client: Option<&Client>, guest_address: u64, len_bytes: u6
 pub fn palisade_unmap_all(client: Option<&Client>, len_bytes: Option<Out<'_, u64>>) -> i32 {
     call(|| {
         let unmapped = with(client, |client| client.unmap_all())?;
-        if let Some(len_bytes) = len_bytes {
-            len_bytes.write(unmapped);
-        }
+        tell(len_bytes, unmapped);
         Ok(0)
     })
 }

@@ -5,7 +5,7 @@ use safer_ffi::prelude::*;
 
 use super::{Iommufd, making, with};
 use crate::client::guest;
-use crate::error::{call, needed};
+use crate::error::{call, needed, tell};
 use crate::functions::place;
 
 /// What the unit of a device can do.
@@ -88,9 +88,7 @@ pub fn palisade_iommufd_attach(
         let (place, pasid) = (place(guest_bdf)?, guest(guest_pasid)?);
         let table = ObjectId::new(table);
         let told = with(iommufd, |client| client.attach(place, pasid, table))?;
-        if let Some(attached) = attached {
-            attached.write(told.get());
-        }
+        tell(attached, told.get());
         Ok(0)
     })
 }

@@ -6,7 +6,7 @@ use palisade_vfio::abi::iommufd::ObjectId;
 use safer_ffi::prelude::*;
 
 use super::{Iommufd, making, with};
-use crate::error::{Failure, call, needed};
+use crate::error::{Failure, call, needed, tell};
 use crate::functions::backing;
 use crate::pasids::{PALISADE_RANGE_LEAVES, Process, known};
 
@@ -83,9 +83,7 @@ pub fn palisade_iommufd_unmap(
     call(|| {
         let (space, at) = (ObjectId::new(space), Gpa::new(at));
         let unmapped = with(iommufd, |client| client.unmap(space, at, len_bytes))?;
-        if let Some(told) = unmapped_bytes {
-            told.write(unmapped);
-        }
+        tell(unmapped_bytes, unmapped);
         Ok(0)
     })
 }
@@ -99,9 +97,7 @@ pub fn palisade_iommufd_unmap_all(
 ) -> i32 {
     call(|| {
         let unmapped = with(iommufd, |client| client.unmap_all(ObjectId::new(space)))?;
-        if let Some(told) = unmapped_bytes {
-            told.write(unmapped);
-        }
+        tell(unmapped_bytes, unmapped);
         Ok(0)
     })
 }

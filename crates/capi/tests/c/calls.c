@@ -10,18 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <palisade.h>
-
-#define IS(wanted, call) is(wanted, call, #call, __LINE__)
-
-static void is(int wanted, int got, const char *call, int line)
-{
-    if (got == wanted)
-        return;
-    char *why = palisade_last_error();
-    fprintf(stderr, "line %d: %s is %d, not %d (%s)\n", line, call, got, wanted, why ? why : "");
-    exit(EXIT_FAILURE);
-}
+#include "is.h"
 
 static void nothing_is_refused(palisade_client_t *vmm)
 {

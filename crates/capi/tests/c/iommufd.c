@@ -11,9 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <palisade.h>
-
-#define IS(wanted, call) is(wanted, call, #call, __LINE__)
+#include "is.h"
 
 enum { RAM_BYTES = 1 << 20, PAGE_BYTES = 4096, SOURCE = 0x1000, DESTINATION = 0x2000, TABLES = RAM_BYTES / 2, NAME = 700 };
 static const uint64_t FROM = 0x7f0000000000, TO = 0x7f0000001000;
@@ -21,15 +19,6 @@ static const uint32_t BDF = PALISADE_BDF(0, 4, 0);
 
 static unsigned char *ram;
 static uint64_t next_table = TABLES;
-
-static void is(int wanted, int got, const char *call, int line)
-{
-    if (got == wanted)
-        return;
-    char *why = palisade_last_error();
-    fprintf(stderr, "line %d: %s is %d, not %d (%s)\n", line, call, got, wanted, why ? why : "");
-    exit(EXIT_FAILURE);
-}
 
 static uint64_t new_table(void)
 {
