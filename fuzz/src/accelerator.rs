@@ -5,14 +5,12 @@ use palisade_dsa::spec::{Descriptor, Portal, portal_offset};
 use palisade_iommu::{FirstStage, Levels, Space};
 use palisade_mdev::{Assigned, SliceType};
 use palisade_pci::Bar;
-use palisade_units::{Gpa, GuestPasid};
-use palisade_vfio::{SpaceKey, Terms};
-use palisade_vtd::{CachingMode, UnitConfig, VcmdLayout};
+use palisade_units::Gpa;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::driver::Driver;
 use crate::unit::value;
-use crate::world::{MEMORY_BYTES, SLOT, WHOLE_SLOT, World};
+use crate::world::{MEMORY_BYTES, World};
 
 /// How many steps one input makes.
 const STEPS: usize = 256;
@@ -20,24 +18,14 @@ const STEPS: usize = 256;
 /// A guest that uses a slice and a whole function, well or not.
 pub(crate) fn accelerator(bytes: &[u8]) {
     let mut input = Unstructured::new(bytes);
-    let kind = input.choose(&SliceType::ALL).copied();
-    let kind = kind.unwrap_or(SliceType::SharedQueue);
-    let config = UnitConfig {
-        vcmd: VcmdLayout::Off,
-        caching_mode: CachingMode::On,
-    };
-    let world = World::new(config, kind);
+    let (world, kind) = World::of_any_kind(&mut input);
     // A process with a page table of one page that maps the memory to itself, by pages of 2 MiB.
     let (top, next, last) = (0xf_d000, 0xf_e000, 0xf_f000);
     for (at, entry) in [(top, next | 7), (next, last | 7), (last, 0x87)] {
         world.shared.store_u64(at, entry).expect("inside");
     }
     let space = Space::FirstStage(FirstStage::new(Gpa::new(top), Levels::Four));
-    for slot in [SLOT, WHOLE_SLOT] {
-        let key = SpaceKey::Pasid(GuestPasid::new(1).expect("a PASID"));
-        let bound = world.container.bind(slot, key, Terms::new(space));
-        bound.expect("an own function");
-    }
+    world.bind_both(space);
     if input.arbitrary().unwrap_or(false) {
         Driver::new(&world.slice).bring_up(kind);
         Driver::new(&world.whole).bring_up(SliceType::DedicatedQueue);

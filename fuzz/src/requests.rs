@@ -5,7 +5,6 @@ use palisade_iommu::{DmaPort, FunctionHandle, Requester};
 use palisade_mdev::SliceType;
 use palisade_units::{Access, HostPasid, Iova};
 use palisade_vfio::Abi;
-use palisade_vtd::{CachingMode, UnitConfig, VcmdLayout};
 
 use crate::calls::{self, Call};
 use crate::unit::value;
@@ -48,11 +47,7 @@ fn requests(abi: Abi, bytes: &[u8]) {
 
 /// A world whose tenant is known by its requests.
 pub(crate) fn world() -> World {
-    let config = UnitConfig {
-        vcmd: VcmdLayout::Off,
-        caching_mode: CachingMode::On,
-    };
-    World::new(config, SliceType::DedicatedQueue)
+    World::plain(SliceType::DedicatedQueue)
 }
 
 /// What must hold when the last connection of a VMM has gone.

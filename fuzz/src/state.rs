@@ -4,12 +4,11 @@ use arbitrary::Unstructured;
 use palisade_iommu::{FirstStage, Levels, Space};
 use palisade_mdev::SliceType;
 use palisade_pci::saved::{HEAD_BYTES, StateFormat};
-use palisade_units::{Gpa, GuestPasid};
-use palisade_vfio::{SpaceKey, Terms};
-use palisade_vtd::{CachingMode, UnitConfig, UnitState, VcmdLayout};
+use palisade_units::Gpa;
+use palisade_vtd::UnitState;
 
 use crate::driver::Driver;
-use crate::world::{SLOT, WHOLE_SLOT, World};
+use crate::world::World;
 
 /// The state of a unit: what is read is what would be written.
 pub(crate) fn unit_state(bytes: &[u8]) {
@@ -25,19 +24,9 @@ pub(crate) fn unit_state(bytes: &[u8]) {
 /// Whatever of it is taken over reaches nobody else's PASIDs and memory, and a reset brings the function back.
 pub(crate) fn function_state(bytes: &[u8]) {
     let mut input = Unstructured::new(bytes);
-    let kind = input.choose(&SliceType::ALL).copied();
-    let kind = kind.unwrap_or(SliceType::SharedQueue);
-    let config = UnitConfig {
-        vcmd: VcmdLayout::Off,
-        caching_mode: CachingMode::On,
-    };
-    let world = World::new(config, kind);
+    let (world, kind) = World::of_any_kind(&mut input);
     let space = Space::FirstStage(FirstStage::new(Gpa::new(0), Levels::Four));
-    let key = SpaceKey::Pasid(GuestPasid::new(1).expect("a PASID"));
-    for slot in [SLOT, WHOLE_SLOT] {
-        let bound = world.container.bind(slot, key, Terms::new(space));
-        bound.expect("an own function");
-    }
+    world.bind_both(space);
     let is_whole = input.arbitrary().unwrap_or(false);
     let assigned = if is_whole { &world.whole } else { &world.slice };
     let kind = if is_whole {

@@ -5,7 +5,6 @@ use palisade_iommu::{FirstStage, Levels, Requester, SecondStage, Space};
 use palisade_mdev::SliceType;
 use palisade_units::{Gpa, GuestPasid, Iova, PasidTag};
 use palisade_vfio::{SpaceKey, Terms};
-use palisade_vtd::{CachingMode, UnitConfig, VcmdLayout};
 
 use crate::unit::value;
 use crate::world::{MEMORY_BYTES, WHOLE_SLOT, World};
@@ -16,11 +15,7 @@ const TABLE_PAGES: u64 = 16;
 /// A process with page tables of any content on a whole function, and accesses by them.
 pub(crate) fn tables(bytes: &[u8]) {
     let mut input = Unstructured::new(bytes);
-    let config = UnitConfig {
-        vcmd: VcmdLayout::Off,
-        caching_mode: CachingMode::On,
-    };
-    let world = World::new(config, SliceType::DedicatedQueue);
+    let world = World::plain(SliceType::DedicatedQueue);
     // The input may end anywhere.
     let _ = run(&world, &mut input);
     world.check();

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
+use arbitrary::Unstructured;
 use palisade_container::EventFds;
 use palisade_dsa::{Doorbell, Engine, Progress};
 use palisade_ioasid::{Authority, Quota};
@@ -14,7 +15,7 @@ use palisade_memory::{GuestMemory, Protection, SharedMemory};
 use palisade_units::{Bdf, Gpa, GuestPasid, TenantId};
 use palisade_vfio::abi::{FaultDelivery, Offer, Offers, StageFormat, Vmm};
 use palisade_vfio::{Container, SpaceKey, Terms};
-use palisade_vtd::{MessageSignal, Unit, UnitConfig};
+use palisade_vtd::{CachingMode, MessageSignal, Unit, UnitConfig, VcmdLayout};
 use uuid::Uuid;
 
 use crate::driver::Driver;
@@ -97,6 +98,31 @@ fn parent(iommu: &Iommu, name: &str, at: Bdf) -> Arc<Parent> {
 }
 
 impl World {
+    /// The same as [`World::new`], with a unit that is told of new entries and takes no virtual commands.
+    pub(crate) fn plain(kind: SliceType) -> Self {
+        let config = UnitConfig {
+            vcmd: VcmdLayout::Off,
+            caching_mode: CachingMode::On,
+        };
+        Self::new(config, kind)
+    }
+
+    /// One of those, with a slice of whatever kind the input says.
+    pub(crate) fn of_any_kind(input: &mut Unstructured<'_>) -> (Self, SliceType) {
+        let kind = input.choose(&SliceType::ALL).copied();
+        let kind = kind.unwrap_or(SliceType::SharedQueue);
+        (Self::plain(kind), kind)
+    }
+
+    /// Binds PASID 1 of both functions.
+    pub(crate) fn bind_both(&self, space: Space) {
+        let key = SpaceKey::Pasid(GuestPasid::new(1).expect("a PASID"));
+        for slot in [SLOT, WHOLE_SLOT] {
+            let bound = self.container.bind(slot, key, Terms::new(space));
+            bound.expect("an own function");
+        }
+    }
+
     /// A hostile tenant with a unit, a slice beside one of the victim's, and a whole function.
     pub(crate) fn new(config: UnitConfig, kind: SliceType) -> Self {
         let authority = AUTHORITY.with(Authority::clone);
