@@ -333,6 +333,17 @@ mod tests {
         }
     }
 
+    /// The unit went on after a stop, and the function could not.
+    fn served_without_the_function() -> Served {
+        let served = served();
+        served.slice.stop();
+        served.unit.stop();
+        served.toys[1].lost.store(true, Ordering::SeqCst);
+        served.slice.start().unwrap();
+        served.unit.start().unwrap();
+        served
+    }
+
     #[test]
     fn r74_a_function_that_is_started_before_the_unit_goes_on_with_it() {
         let Served { unit, slice, toys } = served();
@@ -387,12 +398,7 @@ mod tests {
 
     #[test]
     fn r74_a_function_that_could_not_go_on_with_its_unit_does_once_it_is_reset() {
-        let Served { unit, slice, toys } = served();
-        slice.stop();
-        unit.stop();
-        toys[1].lost.store(true, Ordering::SeqCst);
-        slice.start().unwrap();
-        unit.start().unwrap();
+        let Served { slice, toys, .. } = served_without_the_function();
         assert!(!toys[1].runs());
         slice.reset();
         assert!(toys[1].runs());
@@ -402,12 +408,7 @@ mod tests {
 
     #[test]
     fn r74_a_function_that_could_not_go_on_is_stopped_as_one_that_did() {
-        let Served { unit, slice, toys } = served();
-        slice.stop();
-        unit.stop();
-        toys[1].lost.store(true, Ordering::SeqCst);
-        slice.start().unwrap();
-        unit.start().unwrap();
+        let Served { slice, toys, .. } = served_without_the_function();
         slice.stop();
         slice.reset();
         assert!(!toys[1].runs(), "its client has it stopped");

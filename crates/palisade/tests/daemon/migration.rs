@@ -2,7 +2,8 @@
 
 use palisade_driver::{AllocatorKind, Content};
 use palisade_driver::{
-    Copy, DriverError, FunctionAddress, MissingPage, Pattern, Tenant, page_table::Rights,
+    Copy, DriverError, FunctionAddress, MissingPage, Outstanding, Pattern, Tenant,
+    page_table::Rights,
 };
 use palisade_dsa::spec::Status;
 use palisade_units::{Bdf, Gpa, GuestPasid, Iova};
@@ -84,6 +85,19 @@ fn arrived(tenant: &Tenant, process: GuestPasid) {
     tenant.peek(process, TO, &mut copied).unwrap();
     let pattern = Pattern(process.get().into());
     assert_eq!(pattern.difference(0, &copied), None);
+}
+
+/// A move was refused, and what the tenant had under way is done where it was.
+fn stayed(tenant: &mut Tenant, refused: &Result<(), DriverError>, outstanding: Outstanding) {
+    assert!(
+        matches!(refused, Err(DriverError::Transport { .. })),
+        "{refused:?}"
+    );
+    let ended = tenant.complete(outstanding).unwrap();
+    assert!(
+        ended.iter().all(|copy| copy.status == Status::SUCCESS),
+        "{ended:?}"
+    );
 }
 
 /// Moves a tenant with copies under way that wait for pages, and has them end at the other host.
@@ -180,15 +194,7 @@ fn r74_a_tenant_whose_pasids_the_new_host_does_not_give_goes_on_where_it_was() {
     let outstanding = tenant.submit(FIRST, &copies).unwrap();
     let unit = target.socket("alice-unit");
     let refused = tenant.move_to(&unit, &at(&target, "alice", &[FIRST]));
-    assert!(
-        matches!(refused, Err(DriverError::Transport { .. })),
-        "{refused:?}"
-    );
-    let ended = tenant.complete(outstanding).unwrap();
-    assert!(
-        ended.iter().all(|copy| copy.status == Status::SUCCESS),
-        "{ended:?}"
-    );
+    stayed(&mut tenant, &refused, outstanding);
     arrived(&tenant, process);
     target.wait_for_end_of("alice");
     tenant.finish().unwrap();
@@ -245,15 +251,7 @@ fn r74_a_tenant_that_is_refused_goes_on_where_it_was() {
         socket: target.socket("bob-1"),
     };
     let refused = tenant.move_to(&target.socket("bob-unit"), &[whole]);
-    assert!(
-        matches!(refused, Err(DriverError::Transport { .. })),
-        "{refused:?}"
-    );
-    let ended = tenant.complete(outstanding).unwrap();
-    assert!(
-        ended.iter().all(|copy| copy.status == Status::SUCCESS),
-        "{ended:?}"
-    );
+    stayed(&mut tenant, &refused, outstanding);
     arrived(&tenant, process);
     target.wait_for_end_of("bob");
     tenant.finish().unwrap();
